@@ -1,0 +1,4 @@
+//! Compiles proto/arcus/infra/v1.
+fn main() {
+    contract_build::compile("infra");
+}

@@ -1,0 +1,4 @@
+//! Compiles proto/arcus/storage/v1.
+fn main() {
+    contract_build::compile("storage");
+}

@@ -1,0 +1,4 @@
+//! Compiles proto/arcus/api/v1.
+fn main() {
+    contract_build::compile("api");
+}
