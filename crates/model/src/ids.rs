@@ -18,10 +18,6 @@ macro_rules! ids {
         impl store::Column for $name {
             fn read(row: &store::Row, column: &str) -> store::Result<Self> { row.get(column).map($name) }
             fn read_at(row: &store::Row, index: usize) -> store::Result<Self> { row.at(index).map($name) }
-        }
-        impl store::Column for Option<$name> {
-            fn read(row: &store::Row, column: &str) -> store::Result<Self> { Ok(row.get::<Option<i64>>(column)?.map($name)) }
-            fn read_at(row: &store::Row, index: usize) -> store::Result<Self> { Ok(row.at::<Option<i64>>(index)?.map($name)) }
         })*
     };
 }

@@ -11,7 +11,8 @@ pub mod tags;
 
 pub use entity::{Entity, EntitySource, Ownership};
 pub use ids::*;
-pub use paging::Page;
+pub use contract::Page;
+pub use paging::Paged;
 pub use scope::{ListScope, Owner, ScopeRequest};
 
 /// A new random UUID in the text form that the API shows.

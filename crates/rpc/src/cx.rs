@@ -100,9 +100,11 @@ impl Rpc {
     /// UNAUTHENTICATED for unknown peers; 431 and 531 as the contract says.
     pub async fn enter<T: Request>(&self, request: tonic::Request<T>) -> Result<(Cx, T), Status> {
         let caller = caller_of(&request)?;
-        let message = request.into_inner();
+        let mut message = request.into_inner();
+        message.restrict(caller.role_type());
         message.check(caller.role_type())?;
-        let refs = self.resolve(&caller, T::command_name(), message.refs()).await?;
+        let command = T::COMMAND.map_or("", |c| &c.name);
+        let refs = self.resolve(&caller, command, message.refs()).await?;
         Ok((Cx { caller, refs }, message))
     }
 
@@ -116,7 +118,7 @@ impl Rpc {
             let found = entity::find(&self.db, param.kind, &values, !param.since).await?;
             let mut entities = Vec::with_capacity(values.len());
             for value in values {
-                let entity = found.get(value).ok_or_else(|| ApiError::unknown_entity(command, param.param, value))?;
+                let entity = found.get(value).ok_or_else(|| ApiError::not_found(command, param.param, value))?;
                 if !entity::allowed(caller, entity, param.access) {
                     return Err(ApiError::permission(format!(
                         "account {} may not use the entity that {} names",

@@ -97,3 +97,15 @@ fn unique_key(message: &str) -> String {
     }
     message.rsplit_once("failed: ").map_or(message, |(_, k)| k).to_owned()
 }
+
+/// What the API says of it. Handlers map [`Error::Unique`] themselves, where it is the user's doing.
+impl From<Error> for contract::ApiError {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Retry(_) | Error::CommitUnknown(_) | Error::Unavailable(_) => {
+                contract::ApiError::unavailable(e.to_string())
+            }
+            other => contract::ApiError::internal(other.to_string()),
+        }
+    }
+}

@@ -66,7 +66,7 @@ impl Db {
             .await
         } else {
             for (m, step, text, sum) in &missing {
-                crate::tx!(self, "migrate", |tx| { apply(tx, m, *step, text, sum).await }).await?;
+                crate::tx!(self, "migrate", |tx| apply(tx, m, *step, text, sum).await).await?;
             }
             Ok(())
         }

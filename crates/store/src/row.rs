@@ -1,9 +1,9 @@
 //! Rows, decoded column by column when asked.
 
 use crate::{Error, Result};
-use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, ValueRef as _};
 
 /// One row of a result.
 pub struct Row(pub(crate) Native);
@@ -40,7 +40,26 @@ macro_rules! column {
         })*
     };
 }
-column!(i64, Option<i64>, f64, Option<f64>, String, Option<String>, Vec<u8>, Option<Vec<u8>>);
+column!(i64, f64, String, Vec<u8>);
+
+impl<T: Column> Column for Option<T> {
+    fn read(row: &Row, column: &str) -> Result<Self> {
+        let null = match &row.0 {
+            Native::Sqlite(r) => r.try_get_raw(column).map(|v| v.is_null()),
+            Native::MySql(r) => r.try_get_raw(column).map(|v| v.is_null()),
+        }
+        .map_err(|e| failed(column, e))?;
+        if null { Ok(None) } else { T::read(row, column).map(Some) }
+    }
+    fn read_at(row: &Row, index: usize) -> Result<Self> {
+        let null = match &row.0 {
+            Native::Sqlite(r) => r.try_get_raw(index).map(|v| v.is_null()),
+            Native::MySql(r) => r.try_get_raw(index).map(|v| v.is_null()),
+        }
+        .map_err(|e| failed(&index.to_string(), e))?;
+        if null { Ok(None) } else { T::read_at(row, index).map(Some) }
+    }
+}
 
 impl Column for bool {
     fn read(row: &Row, column: &str) -> Result<Self> {
@@ -57,24 +76,6 @@ impl Column for i32 {
     }
     fn read_at(row: &Row, index: usize) -> Result<Self> {
         narrow(i64::read_at(row, index)?, &index.to_string())
-    }
-}
-
-impl Column for Option<i32> {
-    fn read(row: &Row, column: &str) -> Result<Self> {
-        Option::<i64>::read(row, column)?.map(|v| narrow(v, column)).transpose()
-    }
-    fn read_at(row: &Row, index: usize) -> Result<Self> {
-        Option::<i64>::read_at(row, index)?.map(|v| narrow(v, &index.to_string())).transpose()
-    }
-}
-
-impl Column for Option<bool> {
-    fn read(row: &Row, column: &str) -> Result<Self> {
-        Ok(Option::<i64>::read(row, column)?.map(|v| v != 0))
-    }
-    fn read_at(row: &Row, index: usize) -> Result<Self> {
-        Ok(Option::<i64>::read_at(row, index)?.map(|v| v != 0))
     }
 }
 
