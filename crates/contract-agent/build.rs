@@ -1,0 +1,4 @@
+//! Compiles proto/arcus/agent/v1.
+fn main() {
+    contract_build::compile("agent");
+}

@@ -1,0 +1,1 @@
+//! Membership, leader election and watches: etcd or in-process

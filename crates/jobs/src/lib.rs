@@ -1,0 +1,1 @@
+//! Durable jobs: steps, undo, claims, idempotency

@@ -1,0 +1,95 @@
+//! Server processes that never outlive the test.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+/// A server under a watchdog: a shell that holds the read end of a pipe whose write end only this process has. When
+/// that end closes (drop, exit, `kill -9` of the test), the shell kills the server and removes its folder. A parent-death
+/// signal would not do: it fires when the *thread* that started the server ends.
+#[derive(Debug)]
+pub struct Process {
+    watchdog: Child,
+    pipe: Option<ChildStdin>,
+    pid: u32,
+    log: PathBuf,
+}
+
+const WATCHDOG: &str = r#"
+log=$1; rubbish=$2; shift 2
+exec 3<&0
+"$@" </dev/null >>"$log" 2>&1 3<&- &
+pid=$!
+echo $pid
+exec >/dev/null
+read -r nothing <&3
+kill -9 $pid 2>/dev/null
+wait $pid
+if [ -n "$rubbish" ]; then rm -rf "$rubbish"; fi
+"#;
+
+impl Process {
+    /// Starts `command` with its output in `log`. `rubbish` is a folder to remove after its end.
+    pub fn start(command: &[String], log: &Path, rubbish: Option<&Path>) -> Process {
+        let mut watchdog = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(WATCHDOG)
+            .arg("watchdog")
+            .arg(log)
+            .arg(rubbish.unwrap_or(Path::new("")))
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        let pipe = watchdog.stdin.take();
+        let mut line = String::new();
+        let stdout = watchdog.stdout.take().expect("its output");
+        BufReader::new(stdout).read_line(&mut line).expect("the server's pid");
+        let pid = line.trim().parse().expect("a number");
+        Process { watchdog, pipe, pid, log: log.to_owned() }
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal: `"KILL"`, `"STOP"`, `"CONT"`, `"TERM"`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid.to_string()).status();
+        assert!(status.is_ok_and(|s| s.success()), "signal {name} to {}", self.pid);
+    }
+
+    /// Whether the server runs.
+    pub fn alive(&self) -> bool {
+        // A zombie has no command line.
+        std::fs::read(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|c| !c.is_empty())
+    }
+
+    /// The end of what the server wrote, for messages.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines: Vec<&str> = text.lines().rev().take(15).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Kills the server and waits for its end.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if self.pipe.take().is_some() {
+            let _ = self.watchdog.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
