@@ -1,1 +1,116 @@
-//! The agent service
+//! The agent: dials the hub, keeps one stream, and does what it is ordered.
+//!
+//! Way of an order: [`line`] (the stream) → [`executor`] (is the route fresh, was this effect asked for before) →
+//! [`hypervisor`] (the trait that drivers implement) → [`journal`] (the state file: what an order did and that it was
+//! done are one record) → the answer, once the record is on the disk.
+//!
+//! The first driver is [`simulator`]: any number of hosts in one process. Its VMs survive the agent and the control plane.
+//! An agent does nothing by itself when the control plane is gone.
+
+mod backoff;
+mod executor;
+mod hypervisor;
+mod identity;
+mod journal;
+mod line;
+mod log;
+mod memory;
+pub mod simulator;
+
+pub use hypervisor::{Done, Failure, Hypervisor, Work};
+pub use simulator::SimulatorHandle;
+
+use contract::ApiError;
+use contract::secret::Secret;
+use executor::Executor;
+use journal::Journal;
+use line::Line;
+use simulator::Simulator;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// Largest message on the line.
+const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How the agent reaches hubs.
+pub enum Dial {
+    /// Over a channel that the same process provides.
+    Channel(Channel),
+    /// By TLS. Without a certificate in the state folder it enrols with the token first.
+    Tls {
+        /// Addresses of the control plane's replicas, `host:port`.
+        addresses: Vec<String>,
+        /// The enrolment token.
+        token: Option<Secret<String>>,
+    },
+}
+
+/// What an agent is started with.
+pub struct Options {
+    /// For people.
+    pub name: String,
+    /// Where it keeps its state, key and certificate. No two agents may share one.
+    pub state_dir: PathBuf,
+    /// How it reaches hubs.
+    pub dial: Dial,
+    /// Whether an answered order survives a power cut. Without, it survives only the end of the process.
+    pub durable: bool,
+    /// How long it remembers what jobs' orders gave.
+    pub memory: Duration,
+}
+
+impl Options {
+    /// The usual ones.
+    pub fn new(name: impl Into<String>, state_dir: impl Into<PathBuf>, dial: Dial) -> Options {
+        let day = Duration::from_secs(24 * 3600);
+        Options { name: name.into(), state_dir: state_dir.into(), dial, durable: true, memory: day }
+    }
+}
+
+/// An agent that simulates hosts.
+pub struct Agent {
+    options: Options,
+    simulator: Arc<Simulator>,
+    executor: Arc<Executor>,
+}
+
+impl Agent {
+    /// Reads the state folder: the hosts and VMs of the last run are there again.
+    ///
+    /// # Errors
+    /// When the folder can't be read or written, or another agent uses it.
+    pub fn open(options: Options) -> Result<Agent, ApiError> {
+        let (journal, entries) = Journal::open(&options.state_dir, options.durable)?;
+        let journal = Arc::new(journal);
+        let simulator = Arc::new(Simulator::new(journal.clone()));
+        let executor = Arc::new(Executor::new(journal, simulator.clone(), options.memory));
+        executor.load(entries);
+        Ok(Agent { options, simulator, executor })
+    }
+
+    /// A look into the simulated hosts, and a hand on their switches.
+    pub fn simulator(&self) -> SimulatorHandle {
+        SimulatorHandle::new(self.simulator.clone())
+    }
+
+    /// Connects, and again whenever the connection is lost, until `stop`. Orders under way then have a moment to end.
+    ///
+    /// # Errors
+    /// When the agent can't be enrolled, or its state can't be written any more.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ApiError> {
+        let identity = identity::open(&self.options, &stop).await?;
+        let Some(identity) = identity else { return Ok(()) };
+        Line::new(self.executor, identity).keep(stop).await
+    }
+}
+
+/// Opens an agent and runs it until `stop`.
+///
+/// # Errors
+/// As [`Agent::open`] and [`Agent::run`].
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), ApiError> {
+    Agent::open(options)?.run(stop).await
+}

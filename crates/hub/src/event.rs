@@ -1,0 +1,46 @@
+//! What happens to hosts.
+
+use contract_agent::{HostFacts, RouterApplied, VmState};
+use model::HostId;
+
+/// News of a host. Hints: they are heard only at the replica that noticed, and may be lost; the database decides.
+#[derive(Clone, Debug)]
+pub enum HostEvent {
+    /// It connected.
+    Up {
+        /// The host.
+        host: HostId,
+        /// What it says of itself.
+        facts: HostFacts,
+    },
+    /// Its line is gone; it may be back in a moment.
+    Lost {
+        /// The host.
+        host: HostId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// It was silent for so long that it counts as down.
+    Down {
+        /// The host.
+        host: HostId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A VM changed its power state by itself.
+    Vm {
+        /// The host.
+        host: HostId,
+        /// The VM as the host sees it.
+        state: VmState,
+    },
+    /// All that the host runs.
+    Report {
+        /// The host.
+        host: HostId,
+        /// Its VMs.
+        vms: Vec<VmState>,
+        /// Its routers.
+        routers: Vec<RouterApplied>,
+    },
+}

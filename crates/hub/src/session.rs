@@ -1,0 +1,232 @@
+//! One agent's stream, from hello to its end.
+
+use crate::Hub;
+use crate::event::HostEvent;
+use crate::link::{Link, Outbound};
+use crate::registrar::{Join, Leave};
+use contract::ApiError;
+use contract_agent::{AgentKind, AgentMessage, Hello, HostUp, agent_message};
+use model::state::HostStatus;
+use rpc::Peer;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+
+/// How long an agent may take to say hello.
+const HELLO: Duration = Duration::from_secs(10);
+
+/// Who holds the stream.
+pub(crate) struct Party {
+    pub peer: Peer,
+    /// Number of the certificate that it showed.
+    pub serial: Option<String>,
+}
+
+/// Why a stream ended.
+struct End {
+    status: HostStatus,
+    reason: String,
+}
+
+/// Serves a stream until it ends, then marks its hosts.
+pub(crate) async fn serve(hub: Hub, party: Party, mut inbound: Streaming<AgentMessage>, out: Outbound) {
+    let hello = match tokio::time::timeout(HELLO, inbound.message()).await {
+        Ok(Ok(Some(AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => hello,
+        Ok(Ok(None) | Err(_)) => return,
+        Ok(Ok(Some(_))) | Err(_) => {
+            // An error means that the stream is gone already.
+            let _ = out.send(Err(Status::invalid_argument("a stream begins with hello")));
+            return;
+        }
+    };
+    let link = match admit(&hub, &party, &hello, out.clone()).await {
+        Ok(link) => Arc::new(link),
+        Err(error) => {
+            let _ = out.send(Err(error.into()));
+            return;
+        }
+    };
+    let joined = hub.0.registrar.join(Join {
+        link: link.clone(),
+        hosts: permitted(&link, hello.hosts),
+        hello: Some(hub.timing().beat),
+    });
+    if let Err(error) = joined.await {
+        link.fail(error.into());
+    } else {
+        tracing::info!(agent = link.agent, kind = ?link.kind, version = hello.version, "an agent connected");
+        let mut session =
+            Session { hub: hub.clone(), link: link.clone(), silent: HashMap::new(), heard: Instant::now() };
+        let end = session.run(&party, &mut inbound).await;
+        tracing::info!(agent = link.agent, reason = end.reason, "an agent went away");
+        link.close();
+        let leave = Leave { link: link.clone(), hosts: None, status: end.status, reason: end.reason };
+        hub.0.registrar.leave(leave).await;
+    }
+}
+
+/// Checks that the agent is who it says and may be what it says.
+async fn admit(hub: &Hub, party: &Party, hello: &Hello, out: Outbound) -> Result<Link, ApiError> {
+    let kind = match &party.peer {
+        // A part of this very process.
+        Peer::InProcess => hello.kind(),
+        Peer::Host(uuid) if *uuid == hello.agent_uuid => match hub.0.pki.agent(uuid).await?.kind {
+            pki::AgentKind::Host => AgentKind::Host,
+            pki::AgentKind::Factory => AgentKind::Factory,
+        },
+        _ => return Err(ApiError::unauthenticated("an agent must show its own certificate: enrol it first")),
+    };
+    if kind != hello.kind() || kind == AgentKind::Unspecified {
+        return Err(ApiError::permission(format!("this agent was enrolled as {kind:?}")));
+    }
+    Ok(Link::new(hello.agent_uuid.clone(), kind, out))
+}
+
+/// The hosts that an agent of this kind may stand for.
+fn permitted(link: &Link, mut hosts: Vec<HostUp>) -> Vec<HostUp> {
+    if link.kind == AgentKind::Host {
+        hosts.retain(|host| host.host_uuid == link.agent);
+    }
+    hosts
+}
+
+struct Session {
+    hub: Hub,
+    link: Arc<Link>,
+    /// Hosts that the agent says are silent, and since when.
+    silent: HashMap<String, Instant>,
+    /// When the agent was heard last.
+    heard: Instant,
+}
+
+impl Session {
+    async fn run(&mut self, party: &Party, inbound: &mut Streaming<AgentMessage>) -> End {
+        let mut revoked = self.hub.0.pki.revoked();
+        let stop = self.hub.0.node.stop.clone();
+        let link = self.link.clone();
+        let is_revoked = |list: &pki::Revoked| party.serial.as_ref().is_some_and(|serial| list.has(serial));
+        if is_revoked(&revoked.borrow_and_update()) {
+            return self.revoked();
+        }
+        loop {
+            // Read anew each time: the settings may change under a connection that lasts for months.
+            let check = (self.hub.timing().silence / 5).max(Duration::from_millis(10));
+            tokio::select! {
+                message = inbound.message() => match message {
+                    Ok(Some(message)) => {
+                        self.heard = Instant::now();
+                        if let Some(body) = message.body {
+                            self.take(body).await;
+                        }
+                    }
+                    Ok(None) => return End { status: HostStatus::Disconnected, reason: "the agent hung up".into() },
+                    Err(status) => {
+                        let reason = format!("the connection broke: {}", status.message());
+                        return End { status: HostStatus::Disconnected, reason };
+                    }
+                },
+                () = tokio::time::sleep(check) => if let Some(end) = self.listen().await {
+                    return end;
+                },
+                Ok(()) = revoked.changed() => if is_revoked(&revoked.borrow_and_update()) {
+                    return self.revoked();
+                },
+                () = link.closed() => return End { status: HostStatus::Disconnected, reason: "the line was closed".into() },
+                () = stop.cancelled() => {
+                    link.fail(Status::unavailable("this replica is ending"));
+                    return End { status: HostStatus::Disconnected, reason: "this replica is ending".into() };
+                }
+            }
+        }
+    }
+
+    fn revoked(&self) -> End {
+        self.link.fail(Status::unauthenticated("the agent's certificate was revoked"));
+        End { status: HostStatus::Disconnected, reason: "the agent's certificate was revoked".into() }
+    }
+
+    async fn take(&mut self, body: agent_message::Body) {
+        use agent_message::Body;
+        match body {
+            Body::Answer(answer) => self.link.answered(answer),
+            Body::Beat(beat) => {
+                let now = Instant::now();
+                let before = std::mem::take(&mut self.silent);
+                self.silent = beat
+                    .silent
+                    .into_iter()
+                    .map(|uuid| {
+                        let since = before.get(&uuid).copied().unwrap_or(now);
+                        (uuid, since)
+                    })
+                    .collect();
+                self.judge().await;
+            }
+            Body::HostUp(host) => self.join(host),
+            Body::HostGone(gone) => {
+                self.silent.remove(&gone.host_uuid);
+                self.leave(vec![gone.host_uuid], HostStatus::Disconnected, "the host said goodbye").await;
+            }
+            Body::Report(report) => {
+                if let Some(host) = self.hub.0.registry.of_link(&report.host_uuid, &self.link) {
+                    self.hub.0.registry.reported(&report.host_uuid, report.digest);
+                    self.tell(HostEvent::Report { host, vms: report.vms, routers: report.routers });
+                }
+            }
+            Body::VmEvent(event) => {
+                if let Some(host) = self.hub.0.registry.of_link(&event.host_uuid, &self.link)
+                    && let Some(state) = event.vm
+                {
+                    self.tell(HostEvent::Vm { host, state });
+                }
+            }
+            Body::Hello(_) => tracing::warn!(agent = self.link.agent, "a second hello on one stream is ignored"),
+        }
+    }
+
+    fn tell(&self, event: HostEvent) {
+        let _ = self.hub.0.events.send(event); // an error means that nobody listens
+    }
+
+    /// Not waited for: answers behind it must not wait for the database.
+    fn join(&self, host: HostUp) {
+        let hosts = permitted(&self.link, vec![host]);
+        let (hub, link) = (self.hub.clone(), self.link.clone());
+        self.hub.0.node.spawn("join-host", async move {
+            if let Err(error) = hub.0.registrar.join(Join { link: link.clone(), hosts, hello: None }).await {
+                // The agent comes back and tries again.
+                link.fail(error.into());
+            }
+        });
+    }
+
+    async fn leave(&self, hosts: Vec<String>, status: HostStatus, reason: &str) {
+        let leave = Leave { link: self.link.clone(), hosts: Some(hosts), status, reason: reason.to_owned() };
+        self.hub.0.registrar.leave(leave).await;
+    }
+
+    /// Whether the whole agent has been silent for too long.
+    async fn listen(&mut self) -> Option<End> {
+        self.judge().await;
+        let silence = self.hub.timing().silence;
+        if self.heard.elapsed() < silence {
+            return None;
+        }
+        self.link.fail(Status::deadline_exceeded("no beat came"));
+        let reason = format!("the agent was silent for {:.1} s", silence.as_secs_f64());
+        Some(End { status: HostStatus::Alert, reason })
+    }
+
+    /// Hosts that their own agent has seen silent for long enough are down: the agent stands beside them.
+    async fn judge(&mut self) {
+        let silence = self.hub.timing().silence;
+        let connected = |uuid: &str| self.hub.0.registry.of_link(uuid, &self.link).is_some();
+        let long = self.silent.iter().filter(|(uuid, since)| since.elapsed() >= silence && connected(uuid));
+        let down: Vec<String> = long.map(|(uuid, _)| uuid.clone()).collect();
+        if !down.is_empty() {
+            self.leave(down, HostStatus::Down, "its agent doesn't hear it any more").await;
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What a hypervisor's driver does.
+
+use crate::journal::Journal;
+use crate::log::Ticket;
+use crate::memory::{EffectKey, Known, Memory};
+use contract::ApiError;
+use contract_agent::state_entry::Body as Entry;
+use contract_agent::{
+    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DetachDisk, EnsureDisk, EnsurePool, HostUp, Mock, Outcome,
+    RebootVm, RemoveRouter, Report, ResizeDisk, SpawnHost, StartVm, StopVm, VmEvent, outcome,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Why an order gave no outcome.
+#[derive(Debug)]
+pub enum Failure {
+    /// It was refused or failed, and left nothing behind.
+    Refused(ApiError),
+    /// The host says nothing at all.
+    Silent,
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Failure::Refused(error)
+    }
+}
+
+/// An order that was carried out, and what is on its way to the disk. Only [`Work`] makes it, so that nothing is answered
+/// that wasn't written.
+pub struct Done {
+    pub(crate) outcome: Outcome,
+    pub(crate) ticket: Option<Ticket>,
+    /// The answer gets lost on purpose.
+    pub(crate) mute: bool,
+}
+
+impl Done {
+    /// Loses the answer: for faults that tests ask for.
+    #[must_use]
+    pub fn mute(mut self, mute: bool) -> Done {
+        self.mute = mute;
+        self
+    }
+}
+
+/// One order under way: where it goes, whose effect it is, and the pen for the state file.
+pub struct Work {
+    pub(crate) host: String,
+    pub(crate) key: Option<EffectKey>,
+    pub(crate) undo: bool,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) memory: Arc<Mutex<Memory>>,
+    pub(crate) taken_back: CancellationToken,
+}
+
+impl Work {
+    /// The host that is to do it; empty for the agent itself.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Waits until an undo of this very effect has come: work that hasn't begun yet need not begin.
+    pub async fn taken_back(&self) {
+        self.taken_back.cancelled().await;
+    }
+
+    /// Ends the order: `change` alters the driver's state and pushes what is to be written of it. It gives the outcome,
+    /// and the lock under which it worked: the record gets its place before that is released. All that and "this effect
+    /// took place" is one record.
+    ///
+    /// # Errors
+    /// What `change` refuses; it must not have altered anything then.
+    pub fn commit<G>(
+        &self,
+        change: impl FnOnce(&mut Vec<Entry>) -> Result<(outcome::Body, G), Failure>,
+    ) -> Result<Done, Failure> {
+        let section = self.journal.section();
+        let mut entries = Vec::new();
+        let (body, _lock) = change(&mut entries)?;
+        let outcome = Outcome { body: Some(body) };
+        if let Some(key) = &self.key {
+            let known = if self.undo { Known::Undone(outcome.clone()) } else { Known::Done(outcome.clone()) };
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = store::now_micros();
+            entries.push(memory.remember(key, known, now));
+            memory.expire(now);
+        }
+        let ticket = (!entries.is_empty()).then(|| section.write(entries));
+        Ok(Done { outcome, ticket, mute: false })
+    }
+}
+
+/// A driver. Orders name wanted states: doing one twice is doing it once.
+#[async_trait::async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// What its agents are.
+    fn kind(&self) -> AgentKind;
+    /// The hosts that it stands for.
+    fn hosts(&self) -> Vec<HostUp>;
+    /// One of them.
+    fn host(&self, host: &str) -> Option<HostUp>;
+    /// Hosts that don't live at the moment.
+    fn silent(&self) -> Vec<String>;
+    /// All that a host runs.
+    fn report(&self, host: &str) -> Option<Report>;
+    /// Reports of hosts where they differ from the last that was taken.
+    fn changed(&self) -> Vec<Report>;
+    /// Where it tells what happens by itself.
+    fn listen(&self, news: mpsc::UnboundedSender<News>);
+
+    /// Defines and starts a VM.
+    async fn start_vm(&self, work: &Work, order: StartVm) -> Result<Done, Failure>;
+    /// Stops a VM and drops its definition.
+    async fn stop_vm(&self, work: &Work, order: StopVm) -> Result<Done, Failure>;
+    /// Reboots a running VM.
+    async fn reboot_vm(&self, work: &Work, order: RebootVm) -> Result<Done, Failure>;
+
+    /// Makes a pool reachable.
+    async fn ensure_pool(&self, work: &Work, order: EnsurePool) -> Result<Done, Failure>;
+    /// Makes a volume.
+    async fn ensure_disk(&self, work: &Work, order: EnsureDisk) -> Result<Done, Failure>;
+    /// Removes a volume's bytes.
+    async fn delete_disk(&self, work: &Work, order: DeleteDisk) -> Result<Done, Failure>;
+    /// Changes a volume's size.
+    async fn resize_disk(&self, work: &Work, order: ResizeDisk) -> Result<Done, Failure>;
+    /// Plugs a volume into a running VM.
+    async fn attach_disk(&self, work: &Work, order: AttachDisk) -> Result<Done, Failure>;
+    /// Unplugs a volume.
+    async fn detach_disk(&self, work: &Work, order: DetachDisk) -> Result<Done, Failure>;
+
+    /// Brings a router to a wanted state.
+    async fn apply_router(&self, work: &Work, order: ApplyRouter) -> Result<Done, Failure>;
+    /// Removes a router.
+    async fn remove_router(&self, work: &Work, order: RemoveRouter) -> Result<Done, Failure>;
+
+    /// Stands for one more host.
+    async fn spawn_host(&self, work: &Work, order: SpawnHost) -> Result<Done, Failure>;
+    /// Forgets everything about a host.
+    fn remove_host(&self, work: &Work) -> Result<Done, Failure>;
+    /// Replaces delays and faults.
+    fn set_mocks(&self, work: &Work, mocks: Vec<Mock>) -> Result<Done, Failure>;
+    /// The delays and faults, with what remains of their counts.
+    fn mocks(&self) -> Vec<Mock>;
+
+    /// Takes over an entry of the state file.
+    fn load(&self, entry: Entry);
+    /// Everything that the state file must hold.
+    fn snapshot(&self) -> Vec<Entry>;
+}
+
+/// What happens on hosts without an order.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// A VM changed its power state.
+    Vm(VmEvent),
+    /// A host booted.
+    HostUp(String),
+}

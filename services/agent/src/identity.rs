@@ -1,0 +1,203 @@
+//! Who this agent is, and its way to the hubs.
+
+use crate::{Dial, MESSAGE_LIMIT, Options, backoff};
+use contract::ApiError;
+use contract_agent::hub_client::HubClient;
+use contract_agent::{AgentKind, EnrolRequest, RenewRequest};
+use pki::{CertificateRequest, ClientTls, Credentials, Identity, Subject, Trust};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// The service that agents dial.
+const SERVICE: &str = "orchestrator";
+/// The key that enrolment was asked for with.
+const KEY: &str = "agent.key";
+/// Certificate chain and key in one file, so that a kill never leaves a pair that doesn't fit.
+const IDENTITY: &str = "agent.pem";
+const CA: &str = "ca.crt";
+const UUID: &str = "agent.uuid";
+/// How long one question to a hub may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The agent's name and its channels.
+pub(crate) struct Known {
+    pub uuid: String,
+    channels: Vec<Channel>,
+    renewal: Option<Renewal>,
+}
+
+#[derive(Clone)]
+struct Renewal {
+    dir: PathBuf,
+    credentials: Credentials,
+}
+
+/// Finds out who this agent is, enrolling it when need be. None when `stop` came first.
+pub(crate) async fn open(options: &Options, stop: &CancellationToken) -> Result<Option<Known>, ApiError> {
+    let dir = &options.state_dir;
+    let (addresses, token) = match &options.dial {
+        Dial::Channel(channel) => {
+            let uuid = match read(dir, UUID)? {
+                Some(uuid) => uuid,
+                None => {
+                    let uuid = uuid::Uuid::new_v4().to_string();
+                    write(dir, UUID, &uuid)?;
+                    uuid
+                }
+            };
+            return Ok(Some(Known { uuid, channels: vec![channel.clone()], renewal: None }));
+        }
+        Dial::Tls { addresses, token } => (addresses, token),
+    };
+    if addresses.is_empty() {
+        return Err(ApiError::param("the agent needs the address of at least one hub"));
+    }
+    pki::install_default();
+    if read(dir, IDENTITY)?.is_none() {
+        let token = token
+            .as_ref()
+            .ok_or_else(|| ApiError::param("this agent has no certificate yet: start it with an enrolment token"))?;
+        if !enrol(options, addresses, token.expose(), stop).await? {
+            return Ok(None);
+        }
+    }
+    let lost = |name: &str| ApiError::internal(format!("{} is missing in {}", name, dir.display()));
+    let pem = read(dir, IDENTITY)?.ok_or_else(|| lost(IDENTITY))?;
+    let ca = read(dir, CA)?.ok_or_else(|| lost(CA))?;
+    let identity = Identity::from_pem(&pem, &pem)?;
+    let Some(Subject::Host(uuid)) = identity.subject() else {
+        return Err(ApiError::internal(format!("{IDENTITY} in {} isn't an agent's", dir.display())));
+    };
+    let credentials = Credentials::new(identity);
+    let tls = ClientTls::new(SERVICE, Trust::from_pem(&ca)?).with(credentials.clone());
+    let channels = addresses.iter().map(|a| pki::channel(a, tls.clone())).collect::<Result<_, _>>()?;
+    Ok(Some(Known { uuid, channels, renewal: Some(Renewal { dir: dir.clone(), credentials }) }))
+}
+
+impl Known {
+    /// The hub to try next.
+    pub fn hub(&self, attempt: usize) -> HubClient<Channel> {
+        client(self.channels[attempt % self.channels.len()].clone())
+    }
+
+    /// How many hubs there are.
+    pub fn hubs(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Renews the certificate in time, for ever.
+    pub async fn keep_valid(&self) {
+        let Some(renewal) = &self.renewal else { return std::future::pending().await };
+        let mut waits = backoff::waits();
+        for attempt in 0.. {
+            // Looked at now and then, because a sleeping machine's monotonic clock may stand still.
+            while !renewal.credentials.current().renew_in().is_zero() {
+                let left = renewal.credentials.current().renew_in();
+                tokio::time::sleep(left.clamp(Duration::from_secs(1), Duration::from_secs(3600))).await;
+            }
+            match renew(self.hub(attempt), renewal).await {
+                Ok(()) => {
+                    waits = backoff::waits();
+                    // However short-lived certificates are: never in a loop.
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the agent's certificate can't be renewed; trying again");
+                    let wait = waits.next().unwrap_or(PATIENCE).max(Duration::from_secs(1));
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+}
+
+fn client(channel: Channel) -> HubClient<Channel> {
+    HubClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
+}
+
+/// Exchanges the token for a certificate. The key is kept first: when the answer gets lost, asking again with it is safe.
+async fn enrol(
+    options: &Options,
+    addresses: &[String],
+    token: &str,
+    stop: &CancellationToken,
+) -> Result<bool, ApiError> {
+    let dir = &options.state_dir;
+    let fingerprint = pki::token::TokenText::parse(token)?.fingerprint;
+    let request = match read(dir, KEY)? {
+        Some(key) => CertificateRequest::with_key(&key)?,
+        None => CertificateRequest::new()?,
+    };
+    write(dir, KEY, request.key_pem.expose())?;
+    let tls = ClientTls::new(SERVICE, Trust::Fingerprint(fingerprint));
+    let mut waits = backoff::waits();
+    for attempt in 0.. {
+        let mut hub = client(pki::channel(&addresses[attempt % addresses.len()], tls.clone())?);
+        let message = EnrolRequest {
+            token: token.to_owned(),
+            csr_pem: request.csr_pem.clone(),
+            kind: AgentKind::Factory.into(),
+            name: options.name.clone(),
+        };
+        let error = match tokio::time::timeout(PATIENCE, hub.enrol(message)).await {
+            Ok(Ok(answer)) => {
+                let answer = answer.into_inner();
+                write(dir, CA, &answer.ca_pem)?;
+                write(dir, IDENTITY, &format!("{}{}", answer.certificate_pem, request.key_pem.expose()))?;
+                tracing::info!(agent = answer.agent_uuid, "enrolled");
+                return Ok(true);
+            }
+            Ok(Err(status)) => ApiError::from(status),
+            Err(_) => ApiError::unavailable("the hub doesn't answer"),
+        };
+        if !error.is_transient() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "can't enrol; trying again");
+        let wait = waits.next().unwrap_or(PATIENCE);
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    Ok(false)
+}
+
+async fn renew(mut hub: HubClient<Channel>, renewal: &Renewal) -> Result<(), ApiError> {
+    let request = CertificateRequest::new()?;
+    let message = RenewRequest { csr_pem: request.csr_pem.clone() };
+    let answer = tokio::time::timeout(PATIENCE, hub.renew(message))
+        .await
+        .map_err(|_| ApiError::unavailable("the hub doesn't answer"))??
+        .into_inner();
+    let identity = Identity::from_pem(&answer.certificate_pem, request.key_pem.expose())?;
+    write(&renewal.dir, IDENTITY, &format!("{}{}", answer.certificate_pem, request.key_pem.expose()))?;
+    renewal.credentials.replace(identity);
+    tracing::info!("the agent's certificate was renewed");
+    Ok(())
+}
+
+fn read(dir: &Path, name: &str) -> Result<Option<String>, ApiError> {
+    match std::fs::read_to_string(dir.join(name)) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(ApiError::internal(format!("{} can't be read: {e}", dir.join(name).display()))),
+    }
+}
+
+/// Written aside and renamed, for the owner only.
+fn write(dir: &Path, name: &str, text: &str) -> Result<(), ApiError> {
+    let aside = dir.join(format!("{name}.new"));
+    let write = || {
+        let _ = std::fs::remove_file(&aside); // what a killed run left
+        let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&aside, dir.join(name))
+    };
+    write().map_err(|e| ApiError::internal(format!("{} can't be written: {e}", dir.join(name).display())))
+}

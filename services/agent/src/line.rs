@@ -1,0 +1,313 @@
+//! The line with a hub: one stream, kept as long as the agent runs.
+
+use crate::backoff;
+use crate::executor::Executor;
+use crate::hypervisor::{Failure, News};
+use crate::identity::Known;
+use contract::ApiError;
+use contract_agent::{
+    AgentMessage, Answer, Beat, Execute, Hello, HostGone, HubMessage, Outcome, agent_message, command, hub_message,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Streaming;
+use tonic::metadata::MetadataMap;
+use tracing::Instrument as _;
+
+/// Orders at the same time.
+const UNDER_WAY: usize = 4096;
+/// How long a hub may take to answer hello: a thousand others may say it at the same moment.
+const WELCOME: Duration = Duration::from_secs(30);
+/// How long a host that was just made may take to be accepted.
+const ACCEPTANCE: Duration = Duration::from_secs(30);
+/// A line that lasted longer was a good one: the next attempt comes soon.
+const GOOD: Duration = Duration::from_secs(5);
+/// How long orders under way may take when the agent ends.
+const LAST_ORDERS: Duration = Duration::from_secs(3);
+
+type Outbound = mpsc::UnboundedSender<AgentMessage>;
+
+/// What the hub says of a host.
+#[derive(Clone, Debug)]
+enum Standing {
+    /// Connected; orders must carry this epoch.
+    Accepted(i64),
+    Refused(String),
+}
+
+pub(crate) struct Line {
+    executor: Arc<Executor>,
+    identity: Arc<Known>,
+    orders: TaskTracker,
+    places: Arc<Semaphore>,
+}
+
+/// One stream.
+#[derive(Clone)]
+struct Stream {
+    executor: Arc<Executor>,
+    out: Outbound,
+    standings: Arc<watch::Sender<HashMap<String, Standing>>>,
+}
+
+impl Line {
+    pub fn new(executor: Arc<Executor>, identity: Known) -> Line {
+        Line {
+            executor,
+            identity: Arc::new(identity),
+            orders: TaskTracker::new(),
+            places: Arc::new(Semaphore::new(UNDER_WAY)),
+        }
+    }
+
+    /// Connects until `stop`, or until the state can't be written any more.
+    pub async fn keep(self, stop: CancellationToken) -> Result<(), ApiError> {
+        let (send, mut news) = mpsc::unbounded_channel();
+        self.executor.driver.listen(send);
+        let identity = self.identity.clone();
+        let result = tokio::select! {
+            result = self.reconnect(&mut news) => result,
+            () = identity.keep_valid() => Ok(()),
+            () = stop.cancelled() => Ok(()),
+        };
+        self.orders.close();
+        if tokio::time::timeout(LAST_ORDERS, self.orders.wait()).await.is_err() {
+            tracing::warn!(left = self.orders.len(), "orders under way are given up: their effects are unknown");
+        }
+        result
+    }
+
+    async fn reconnect(&self, news: &mut mpsc::UnboundedReceiver<News>) -> Result<(), ApiError> {
+        let mut waits = backoff::waits();
+        // Agents that start together shouldn't all begin with the same hub.
+        let first = rand::random_range(0..self.identity.hubs());
+        for attempt in first.. {
+            let begun = Instant::now();
+            match self.connect(attempt, news).await {
+                Ok(()) => tracing::info!("the hub hung up"),
+                Err(error) => tracing::warn!(%error, "the line with the hub is gone"),
+            }
+            if self.executor.has_failed() {
+                return Err(ApiError::internal("the agent's state can't be written any more"));
+            }
+            if begun.elapsed() > GOOD {
+                waits = backoff::waits();
+            }
+            tokio::time::sleep(waits.next().unwrap_or(WELCOME)).await;
+        }
+        Ok(())
+    }
+
+    /// One stream, from hello to its end.
+    async fn connect(&self, attempt: usize, news: &mut mpsc::UnboundedReceiver<News>) -> Result<(), ApiError> {
+        let driver = &self.executor.driver;
+        let (out, messages) = mpsc::unbounded_channel();
+        let stream = Stream { executor: self.executor.clone(), out, standings: Arc::default() };
+        stream.say(agent_message::Body::Hello(Hello {
+            agent_uuid: self.identity.uuid.clone(),
+            kind: driver.kind().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            hosts: driver.hosts(),
+        }));
+        let mut hub = self.identity.hub(attempt);
+        let late = || ApiError::unavailable("the hub doesn't answer hello");
+        let attached = tokio::time::timeout(WELCOME, hub.attach(UnboundedReceiverStream::new(messages))).await;
+        let mut inbound = attached.map_err(|_| late())??.into_inner();
+        let first = tokio::time::timeout(WELCOME, inbound.message()).await.map_err(|_| late())??;
+        let Some(HubMessage { body: Some(hub_message::Body::Welcome(welcome)) }) = first else {
+            return Err(ApiError::internal("the hub doesn't begin with welcome"));
+        };
+        tracing::info!(hosts = welcome.hosts.len(), "connected with the hub");
+        let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_millis.max(10).into()));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for accepted in welcome.hosts {
+            stream.take(hub_message::Body::HostAccepted(accepted));
+        }
+        self.serve(&stream, &mut inbound, &mut beat, news).await
+    }
+
+    async fn serve(
+        &self,
+        stream: &Stream,
+        inbound: &mut Streaming<HubMessage>,
+        beat: &mut tokio::time::Interval,
+        news: &mut mpsc::UnboundedReceiver<News>,
+    ) -> Result<(), ApiError> {
+        loop {
+            tokio::select! {
+                message = inbound.message() => match message? {
+                    Some(HubMessage { body: Some(hub_message::Body::Execute(order)) }) => self.order(stream, order).await,
+                    Some(HubMessage { body: Some(body) }) => stream.take(body),
+                    Some(HubMessage { body: None }) => {}
+                    None => return Ok(()),
+                },
+                _ = beat.tick() => {
+                    stream.beat();
+                    if self.executor.has_failed() {
+                        return Err(ApiError::internal("the agent's state can't be written"));
+                    }
+                },
+                Some(news) = news.recv() => stream.tell(news),
+            }
+        }
+    }
+
+    /// Carries an order out beside the line. It goes on when the line is lost: the same order on the next one finds it.
+    async fn order(&self, stream: &Stream, order: Execute) {
+        // The semaphore is never closed.
+        let Ok(place) = self.places.clone().acquire_owned().await else { return };
+        let stream = stream.clone();
+        let span = span_of(&order);
+        let work = async move {
+            let _place = place;
+            stream.execute(order).await;
+        };
+        self.orders.spawn(work.instrument(span));
+    }
+}
+
+/// The span of an order, in the trace of whoever gave it.
+fn span_of(order: &Execute) -> tracing::Span {
+    let span = tracing::info_span!("order", host = order.host_uuid, job_id = order.job_id, step = order.step);
+    if let Ok(parent) = order.trace_parent.parse() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("traceparent", parent);
+        telemetry::propagate::follow(&span, &metadata);
+    }
+    span
+}
+
+impl Stream {
+    fn say(&self, body: agent_message::Body) {
+        let _ = self.out.send(AgentMessage { body: Some(body) }); // the line is gone: the next one says it anew
+    }
+
+    fn beat(&self) {
+        let standings = self.standings.borrow();
+        let mut silent = self.executor.driver.silent();
+        silent.retain(|host| matches!(standings.get(host), Some(Standing::Accepted(_))));
+        self.say(agent_message::Body::Beat(Beat { silent }));
+        for report in self.executor.driver.changed() {
+            if matches!(standings.get(&report.host_uuid), Some(Standing::Accepted(_))) {
+                self.say(agent_message::Body::Report(report));
+            }
+        }
+    }
+
+    fn take(&self, body: hub_message::Body) {
+        use hub_message::Body;
+        match body {
+            Body::HostAccepted(host) => {
+                let standing = Standing::Accepted(host.conn_epoch);
+                self.standings.send_modify(|all| drop(all.insert(host.host_uuid.clone(), standing)));
+                if host.want_report {
+                    self.report(&host.host_uuid);
+                }
+            }
+            Body::Refused(refused) => {
+                tracing::warn!(host = refused.host_uuid, reason = refused.reason, "the hub refuses a host");
+                if refused.forget {
+                    self.executor.forget(&refused.host_uuid);
+                }
+                let standing = Standing::Refused(refused.reason);
+                self.standings.send_modify(|all| drop(all.insert(refused.host_uuid, standing)));
+            }
+            Body::Ask(ask) => self.report(&ask.host_uuid),
+            // Orders are taken by the line; a second welcome means nothing.
+            Body::Execute(_) | Body::Welcome(_) => {}
+        }
+    }
+
+    fn report(&self, host: &str) {
+        if let Some(report) = self.executor.driver.report(host) {
+            self.say(agent_message::Body::Report(report));
+        }
+    }
+
+    fn tell(&self, news: News) {
+        match news {
+            News::Vm(event) => self.say(agent_message::Body::VmEvent(event)),
+            News::HostUp(host) => self.announce(&host),
+        }
+    }
+
+    fn announce(&self, host: &str) {
+        if let Some(up) = self.executor.driver.host(host) {
+            self.say(agent_message::Body::HostUp(up));
+        }
+    }
+
+    async fn execute(&self, order: Execute) {
+        let request_id = order.request_id;
+        let removed =
+            matches!(order.command.as_ref().and_then(|c| c.body.as_ref()), Some(command::Body::RemoveHost(_)));
+        let host = order.host_uuid.clone();
+        let answer = match self.obey(order).await {
+            Ok(outcome) => Answer { request_id, outcome: Some(outcome), error: None },
+            Err(Failure::Refused(error)) => Answer { request_id, outcome: None, error: Some(error.to_detail()) },
+            Err(Failure::Silent) => return,
+        };
+        let gone = removed && answer.error.is_none();
+        self.say(agent_message::Body::Answer(answer));
+        if gone {
+            self.standings.send_modify(|all| drop(all.remove(&host)));
+            self.say(agent_message::Body::HostGone(HostGone { host_uuid: host }));
+        }
+    }
+
+    async fn obey(&self, order: Execute) -> Result<Outcome, Failure> {
+        if order.host_uuid.is_empty() {
+            let spawned = match order.command.as_ref().and_then(|c| c.body.as_ref()) {
+                Some(command::Body::SpawnHost(spec)) => Some(spec.host_uuid.clone()),
+                _ => None,
+            };
+            let outcome = self.executor.execute(order).await?;
+            if let Some(host) = spawned {
+                self.await_acceptance(&host).await?;
+            }
+            return Ok(outcome);
+        }
+        self.check_route(&order)?;
+        self.executor.execute(order).await
+    }
+
+    /// Refuses orders that came by a route that isn't the host's any more.
+    fn check_route(&self, order: &Execute) -> Result<(), ApiError> {
+        match self.standings.borrow().get(&order.host_uuid) {
+            Some(Standing::Accepted(epoch)) if *epoch == order.conn_epoch => Ok(()),
+            Some(Standing::Accepted(epoch)) => Err(ApiError::concurrent(format!(
+                "the order came by connection {} of the host, but {epoch} counts",
+                order.conn_epoch
+            ))),
+            Some(Standing::Refused(reason)) => {
+                Err(ApiError::unavailable(format!("the host isn't connected: {reason}")))
+            }
+            None => Err(ApiError::unavailable("the host isn't connected by this agent")),
+        }
+    }
+
+    /// A host that was just made is connected before its maker gets the answer.
+    async fn await_acceptance(&self, host: &str) -> Result<(), ApiError> {
+        let mut standings = self.standings.subscribe();
+        if !matches!(standings.borrow().get(host), Some(Standing::Accepted(_))) {
+            self.standings.send_modify(|all| drop(all.remove(host)));
+            self.announce(host);
+        }
+        let standing = tokio::time::timeout(ACCEPTANCE, standings.wait_for(|all| all.contains_key(host))).await;
+        let standing = match standing {
+            Ok(Ok(all)) => all.get(host).cloned(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match standing {
+            Some(Standing::Accepted(_)) => Ok(()),
+            Some(Standing::Refused(reason)) => Err(ApiError::failed(format!("The new host was refused: {reason}"))),
+            None => Err(ApiError::unavailable("the new host wasn't accepted in time")),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Volumes on pools.
+
+use super::driver::Simulator;
+use super::state::disk_saved;
+use crate::executor::nothing;
+use crate::hypervisor::{Done, Failure, Work};
+use contract::ApiError;
+use contract_agent::state_entry::Body as Entry;
+use contract_agent::{
+    AttachDisk, DeleteDisk, DetachDisk, DiskState, EnsureDisk, EnsurePool, ForgottenDisk, PoolFacts, ResizeDisk,
+    outcome,
+};
+
+impl Simulator {
+    pub(super) async fn do_ensure_pool(&self, work: &Work, order: EnsurePool) -> Result<Done, Failure> {
+        let names = ["EnsurePool", "ModifyStoragePoolCommand", "CreateStoragePoolCommand"];
+        let mute = self.before(work, &names).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let pool = state.pools.entry(order.pool_uuid.clone()).or_default();
+            if pool.order != order {
+                pool.order = order.clone();
+                entries.push(Entry::Pool(order));
+            }
+            let facts =
+                PoolFacts { pool_uuid: pool.order.pool_uuid.clone(), capacity: pool.capacity(), used: pool.used() };
+            Ok((outcome::Body::Pool(facts), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    pub(super) async fn do_ensure_disk(&self, work: &Work, order: EnsureDisk) -> Result<Done, Failure> {
+        let names = ["EnsureDisk", "CreateCommand", "CreateObjectCommand", "CopyCommand"];
+        let mute = self.before(work, &names).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let pool = state.pools.entry(order.pool_uuid.clone()).or_default();
+            let size = order.size.max(order.template.as_ref().map_or(0, |template| template.virtual_size));
+            let disk = pool.disks.entry(order.volume_uuid.clone()).or_insert_with(|| {
+                let disk =
+                    DiskState { volume_uuid: order.volume_uuid.clone(), path: order.path, size, physical_size: size };
+                entries.push(disk_saved(&disk, &order.pool_uuid));
+                disk
+            });
+            Ok((outcome::Body::Disk(disk.clone()), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    pub(super) async fn do_delete_disk(&self, work: &Work, order: DeleteDisk) -> Result<Done, Failure> {
+        let names = ["DeleteDisk", "DeleteCommand", "DestroyCommand"];
+        let mute = self.before(work, &names).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let pool = state.pools.get_mut(&order.pool_uuid);
+            if pool.and_then(|pool| pool.disks.remove(&order.volume_uuid)).is_some() {
+                let (pool_uuid, volume_uuid) = (order.pool_uuid, order.volume_uuid);
+                entries.push(Entry::DiskForgotten(ForgottenDisk { pool_uuid, volume_uuid }));
+            }
+            Ok((nothing(), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    pub(super) async fn do_resize_disk(&self, work: &Work, order: ResizeDisk) -> Result<Done, Failure> {
+        let mute = self.before(work, &["ResizeDisk", "ResizeVolumeCommand"]).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let pool = state.pools.entry(order.pool_uuid.clone()).or_default();
+            let disk = pool.disks.entry(order.volume_uuid.clone()).or_insert_with(|| DiskState {
+                volume_uuid: order.volume_uuid.clone(),
+                path: order.path,
+                ..DiskState::default()
+            });
+            (disk.size, disk.physical_size) = (order.size, order.size);
+            entries.push(disk_saved(disk, &order.pool_uuid));
+            Ok((outcome::Body::Disk(disk.clone()), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    pub(super) async fn do_attach_disk(&self, work: &Work, order: AttachDisk) -> Result<Done, Failure> {
+        let mute = self.before(work, &["AttachDisk", "AttachCommand", "AttachVolumeCommand"]).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let disk = order.disk.unwrap_or_default();
+            let pool = state.pools.get(&disk.pool_uuid).and_then(|pool| pool.disks.get(&disk.volume_uuid)).cloned();
+            let host = state.host(work.host())?;
+            let vm = host.vms.get_mut(&order.vm_uuid).ok_or_else(|| {
+                ApiError::failed("The VM doesn't run on this host: start it, then attach the volume again")
+            })?;
+            vm.spec.disks.retain(|known| known.volume_uuid != disk.volume_uuid);
+            let on_pool = pool.unwrap_or_else(|| DiskState {
+                volume_uuid: disk.volume_uuid.clone(),
+                path: disk.path.clone(),
+                size: disk.size,
+                physical_size: disk.size,
+            });
+            vm.spec.disks.push(disk);
+            entries.push(vm.saved(work.host()));
+            Ok((outcome::Body::Disk(on_pool), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    pub(super) async fn do_detach_disk(&self, work: &Work, order: DetachDisk) -> Result<Done, Failure> {
+        let mute = self.before(work, &["DetachDisk", "DettachCommand", "AttachVolumeCommand"]).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            if let Some(vm) = state.host(work.host())?.vms.get_mut(&order.vm_uuid) {
+                let before = vm.spec.disks.len();
+                vm.spec.disks.retain(|known| known.volume_uuid != order.volume_uuid);
+                if vm.spec.disks.len() != before {
+                    entries.push(vm.saved(work.host()));
+                }
+            }
+            Ok((nothing(), state))
+        });
+        Ok(done?.mute(mute))
+    }
+}

@@ -1,0 +1,432 @@
+//! The driver: orders to simulated hosts.
+
+use super::faults::{self, Verdict};
+use super::router;
+use super::state::{Host, Lease, State, Vm};
+use crate::executor::nothing;
+use crate::hypervisor::{Done, Failure, Hypervisor, News, Work};
+use crate::journal::Journal;
+use contract::ApiError;
+use contract_agent::state_entry::Body as Entry;
+use contract_agent::{
+    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DetachDisk, EnsureDisk, EnsurePool, ForgottenRouter, ForgottenVm,
+    HostSpawned, HostUp, Mock, MockList, PowerState, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied,
+    RouterChange, SpawnHost, StartVm, StopVm, VmEvent, VmState, outcome,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
+
+/// All simulated hosts of a process.
+pub(crate) struct Simulator {
+    state: Mutex<State>,
+    journal: Arc<Journal>,
+    news: Mutex<Option<mpsc::UnboundedSender<News>>>,
+}
+
+impl Simulator {
+    pub fn new(journal: Arc<Journal>) -> Simulator {
+        Simulator { state: Mutex::default(), journal, news: Mutex::default() }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, when the order's host still answers.
+    pub(super) fn alive(&self, work: &Work) -> Result<MutexGuard<'_, State>, Failure> {
+        let state = self.state();
+        match state.hosts.get(work.host()) {
+            Some(host) if host.is_alive() => Ok(state),
+            Some(_) => Err(Failure::Silent),
+            None => Err(unknown(work.host()).into()),
+        }
+    }
+
+    pub(super) fn tell(&self, news: News) {
+        if let Some(listener) = &*self.news.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = listener.send(news); // the agent is ending
+        }
+    }
+
+    /// What the delays and faults do to an order before it is carried out; whether its answer is to get lost.
+    pub(super) async fn before(&self, work: &Work, names: &[&str]) -> Result<bool, Failure> {
+        let verdict = self.judge(work, names)?;
+        if !verdict.wait.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(verdict.wait) => {}
+                // An undo has come while this waited: there is nothing to undo then. The undo itself waits its time.
+                () = work.taken_back(), if !work.undo => {
+                    return Err(ApiError::concurrent("the step was taken back before it was done").into());
+                }
+            }
+        }
+        if verdict.dies.is_some() {
+            return Err(Failure::Silent);
+        }
+        if verdict.fault {
+            return Err(ApiError::failed(format!("{} failed on the host, as the simulator was told", names[0])).into());
+        }
+        Ok(verdict.mute)
+    }
+
+    fn judge(&self, work: &Work, names: &[&str]) -> Result<Verdict, Failure> {
+        // The usual case takes no section.
+        let mut state = self.alive(work)?;
+        if state.mocks.is_empty() {
+            return Ok(Verdict::default());
+        }
+        drop(state);
+        let section = self.journal.section();
+        state = self.alive(work)?;
+        let State { hosts, mocks, .. } = &mut *state;
+        let Some(host) = hosts.get_mut(work.host()) else { return Err(unknown(work.host()).into()) };
+        let verdict = faults::verdict(mocks, &host.spec, names);
+        let mut entries = Vec::new();
+        if verdict.counted {
+            entries.push(Entry::Mocks(MockList { mocks: mocks.clone() }));
+        }
+        if let Some(mock) = verdict.dies {
+            host.dead = true;
+            host.killed_by = mock;
+            entries.extend(host.lose_everything());
+        }
+        if !entries.is_empty() {
+            drop(section.write(entries)); // nothing is answered that depends on it
+        }
+        Ok(verdict)
+    }
+
+    /// Changes a host by hand, for [`super::SimulatorHandle`].
+    pub(super) fn by_hand<T>(&self, change: impl FnOnce(&mut State, &mut Vec<Entry>) -> T) -> T {
+        let section = self.journal.section();
+        let mut state = self.state();
+        let mut entries = Vec::new();
+        let value = change(&mut state, &mut entries);
+        if !entries.is_empty() {
+            drop(section.write(entries)); // whoever pulls a plug doesn't wait for a disk
+        }
+        value
+    }
+}
+
+impl State {
+    pub fn host(&mut self, uuid: &str) -> Result<&mut Host, Failure> {
+        self.hosts.get_mut(uuid).ok_or_else(|| unknown(uuid).into())
+    }
+}
+
+fn unknown(host: &str) -> ApiError {
+    ApiError::unavailable(format!("this agent doesn't stand for host {host}"))
+}
+
+#[async_trait::async_trait]
+impl Hypervisor for Simulator {
+    fn kind(&self) -> AgentKind {
+        AgentKind::Factory
+    }
+
+    fn hosts(&self) -> Vec<HostUp> {
+        let mut state = self.state();
+        let alive = state.hosts.values_mut().filter(|host| host.is_alive());
+        alive
+            .map(|host| {
+                let up = host.up();
+                host.reported.clone_from(&up.digest);
+                host.dirty = false;
+                up
+            })
+            .collect()
+    }
+
+    fn host(&self, host: &str) -> Option<HostUp> {
+        self.state().hosts.get(host).filter(|host| host.is_alive()).map(Host::up)
+    }
+
+    fn silent(&self) -> Vec<String> {
+        self.state().hosts.iter().filter(|(_, host)| !host.is_alive()).map(|(uuid, _)| uuid.clone()).collect()
+    }
+
+    fn report(&self, host: &str) -> Option<Report> {
+        let mut state = self.state();
+        let host = state.hosts.get_mut(host).filter(|host| host.is_alive())?;
+        let report = host.report();
+        host.reported.clone_from(&report.digest);
+        host.dirty = false;
+        Some(report)
+    }
+
+    fn changed(&self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for host in self.state().hosts.values_mut().filter(|host| host.dirty && host.is_alive()) {
+            host.dirty = false;
+            let report = host.report();
+            if report.digest != host.reported {
+                host.reported.clone_from(&report.digest);
+                reports.push(report);
+            }
+        }
+        reports
+    }
+
+    fn listen(&self, news: mpsc::UnboundedSender<News>) {
+        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(news);
+    }
+
+    async fn start_vm(&self, work: &Work, order: StartVm) -> Result<Done, Failure> {
+        let mute = self.before(work, &["StartVm", "StartCommand"]).await?;
+        let spec = order.vm.unwrap_or_default();
+        let mut stopped = None;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let (body, lost) = state.start(work.host(), spec, entries)?;
+            stopped = lost;
+            Ok((outcome::Body::Vm(body), state))
+        })?;
+        if let Some(event) = stopped {
+            self.tell(News::Vm(event));
+        }
+        Ok(done.mute(mute))
+    }
+
+    async fn stop_vm(&self, work: &Work, order: StopVm) -> Result<Done, Failure> {
+        let mute = self.before(work, &["StopVm", "StopCommand"]).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let body = state.stop(work.host(), &order, entries)?;
+            Ok((outcome::Body::Vm(body), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    async fn reboot_vm(&self, work: &Work, order: RebootVm) -> Result<Done, Failure> {
+        let mute = self.before(work, &["RebootVm", "RebootCommand"]).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let vm = state.host(work.host())?.vms.get_mut(&order.uuid);
+            let vm = vm
+                .filter(|vm| vm.power == PowerState::On)
+                .ok_or_else(|| ApiError::failed("The VM doesn't run on this host: start it instead of rebooting it"))?;
+            vm.boots += 1;
+            entries.push(vm.saved(work.host()));
+            Ok((outcome::Body::Vm(vm.state()), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    async fn ensure_pool(&self, work: &Work, order: EnsurePool) -> Result<Done, Failure> {
+        self.do_ensure_pool(work, order).await
+    }
+
+    async fn ensure_disk(&self, work: &Work, order: EnsureDisk) -> Result<Done, Failure> {
+        self.do_ensure_disk(work, order).await
+    }
+
+    async fn delete_disk(&self, work: &Work, order: DeleteDisk) -> Result<Done, Failure> {
+        self.do_delete_disk(work, order).await
+    }
+
+    async fn resize_disk(&self, work: &Work, order: ResizeDisk) -> Result<Done, Failure> {
+        self.do_resize_disk(work, order).await
+    }
+
+    async fn attach_disk(&self, work: &Work, order: AttachDisk) -> Result<Done, Failure> {
+        self.do_attach_disk(work, order).await
+    }
+
+    async fn detach_disk(&self, work: &Work, order: DetachDisk) -> Result<Done, Failure> {
+        self.do_detach_disk(work, order).await
+    }
+
+    async fn apply_router(&self, work: &Work, mut order: ApplyRouter) -> Result<Done, Failure> {
+        // A section's fault fails the section; only a fault of the whole order fails it.
+        let spec = self.alive(work)?.host(work.host())?.spec.clone();
+        let faults = router::take_faulty(&mut order, |name| faults::section_fails(&self.state().mocks, &spec, name));
+        let mut names = vec!["ApplyRouter"];
+        names.extend(router::commands(&order));
+        let mute = self.before(work, &names).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let host = state.host(work.host())?;
+            let known = host.routers.get(&order.router_uuid);
+            let behind = known.map_or(order.base > 0, |router| router.is_behind(&order));
+            let mut generation = known.map_or(0, |router| router.generation);
+            let router_uuid = order.router_uuid.clone();
+            if !behind && (order.generation > generation || known.is_none()) {
+                let router = host.routers.entry(router_uuid.clone()).or_default();
+                router.apply(order.clone());
+                generation = router.generation;
+                host.dirty = true;
+                entries.push(Entry::Router(RouterChange { host_uuid: work.host().into(), change: Some(order) }));
+            }
+            Ok((outcome::Body::Router(RouterApplied { router_uuid, generation, behind, faults }), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    async fn remove_router(&self, work: &Work, order: RemoveRouter) -> Result<Done, Failure> {
+        let mute = self.before(work, &["RemoveRouter"]).await?;
+        let done = work.commit(|entries| {
+            let mut state = self.alive(work)?;
+            let host = state.host(work.host())?;
+            if host.routers.remove(&order.router_uuid).is_some() {
+                host.dirty = true;
+                let (host_uuid, router_uuid) = (work.host().to_owned(), order.router_uuid);
+                entries.push(Entry::RouterForgotten(ForgottenRouter { host_uuid, router_uuid }));
+            }
+            Ok((nothing(), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    async fn spawn_host(&self, work: &Work, order: SpawnHost) -> Result<Done, Failure> {
+        if order.host_uuid.is_empty() {
+            return Err(ApiError::param("a host needs a UUID").into());
+        }
+        work.commit(|entries| {
+            let mut state = self.state();
+            let host = state.hosts.entry(order.host_uuid.clone()).or_insert_with(|| {
+                let host = Host::new(order.clone());
+                entries.push(host.saved());
+                host
+            });
+            if host.spec != order {
+                host.spec = order;
+                entries.push(host.saved());
+            }
+            Ok((outcome::Body::Host(HostSpawned { facts: Some(host.facts()) }), state))
+        })
+    }
+
+    fn remove_host(&self, work: &Work) -> Result<Done, Failure> {
+        work.commit(|entries| {
+            let mut state = self.state();
+            if state.hosts.remove(work.host()).is_some() {
+                entries.push(Entry::HostForgotten(work.host().to_owned()));
+            }
+            Ok((nothing(), state))
+        })
+    }
+
+    fn set_mocks(&self, work: &Work, mocks: Vec<Mock>) -> Result<Done, Failure> {
+        let mut booted = Vec::new();
+        let done = work.commit(|entries| {
+            let mut state = self.state();
+            state.mocks.clone_from(&mocks);
+            entries.push(Entry::Mocks(MockList { mocks }));
+            booted = faults::revive(&mut state);
+            entries.extend(booted.iter().filter_map(|uuid| state.hosts.get(uuid)).map(Host::saved));
+            Ok((nothing(), state))
+        })?;
+        for host in booted {
+            self.tell(News::HostUp(host));
+        }
+        Ok(done)
+    }
+
+    fn mocks(&self) -> Vec<Mock> {
+        self.state().mocks.clone()
+    }
+
+    fn load(&self, entry: Entry) {
+        self.state().load(entry);
+    }
+
+    fn snapshot(&self) -> Vec<Entry> {
+        self.state().entries()
+    }
+}
+
+impl State {
+    /// Starts a VM; gives the state of the instance that lost it, when another host had it.
+    fn start(
+        &mut self,
+        host_uuid: &str,
+        spec: contract_agent::VmSpec,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(VmState, Option<VmEvent>), Failure> {
+        let known = self.leases.get(&spec.uuid).map(|lease| (lease.generation, lease.host.clone()));
+        let mut lost = None;
+        if let Some((generation, holder)) = known {
+            if spec.generation < generation {
+                return Err(ApiError::concurrent(format!(
+                    "VM {} was started with generation {generation} since: {} is over",
+                    spec.instance_name, spec.generation
+                ))
+                .into());
+            }
+            if holder != host_uuid {
+                lost = self.lose(&holder, &spec, entries)?;
+            }
+        }
+        let host = self.host(host_uuid)?;
+        if let Some(vm) = host.vms.get(&spec.uuid)
+            && vm.power == PowerState::On
+            && vm.spec == spec
+        {
+            return Ok((vm.state(), lost));
+        }
+        let boots = host.vms.get(&spec.uuid).map_or(0, |vm| vm.boots) + 1;
+        let vm = Vm { power: PowerState::On, boots, spec };
+        let state = vm.state();
+        host.dirty = true;
+        entries.push(vm.saved(host_uuid));
+        let lease = Lease { generation: vm.spec.generation, host: host_uuid.to_owned() };
+        entries.push(lease.saved(&vm.spec.uuid));
+        self.leases.insert(vm.spec.uuid.clone(), lease);
+        if let Ok(host) = self.host(host_uuid) {
+            host.vms.insert(vm.spec.uuid.clone(), vm);
+        }
+        Ok((state, lost))
+    }
+
+    /// A VM's lease goes to another host: the instance that had it stops at once. Never two writers to one disk.
+    fn lose(
+        &mut self,
+        holder: &str,
+        spec: &contract_agent::VmSpec,
+        entries: &mut Vec<Entry>,
+    ) -> Result<Option<VmEvent>, Failure> {
+        let Some(host) = self.hosts.get_mut(holder) else { return Ok(None) };
+        let Some(vm) = host.vms.get(&spec.uuid) else { return Ok(None) };
+        if vm.spec.generation >= spec.generation {
+            return Err(ApiError::concurrent(format!(
+                "VM {} runs on another host with the same generation {}",
+                spec.instance_name, spec.generation
+            ))
+            .into());
+        }
+        let mut state = vm.state();
+        state.power = PowerState::Off.into();
+        host.vms.remove(&spec.uuid);
+        host.dirty = true;
+        let (host_uuid, vm_uuid) = (holder.to_owned(), spec.uuid.clone());
+        entries.push(Entry::VmForgotten(ForgottenVm { host_uuid: host_uuid.clone(), vm_uuid }));
+        Ok(Some(VmEvent { host_uuid, vm: Some(state) }))
+    }
+
+    fn stop(&mut self, host_uuid: &str, order: &StopVm, entries: &mut Vec<Entry>) -> Result<VmState, Failure> {
+        let host = self.host(host_uuid)?;
+        if let Some(vm) = host.vms.get(&order.uuid)
+            && order.generation > 0
+            && vm.spec.generation > order.generation
+        {
+            return Ok(vm.state());
+        }
+        let mut state = VmState { uuid: order.uuid.clone(), generation: order.generation, ..VmState::default() };
+        if let Some(vm) = host.vms.remove(&order.uuid) {
+            host.dirty = true;
+            state = vm.state();
+            let (host_uuid, vm_uuid) = (host_uuid.to_owned(), order.uuid.clone());
+            entries.push(Entry::VmForgotten(ForgottenVm { host_uuid, vm_uuid }));
+        }
+        state.power = PowerState::Off.into();
+        // A start with a lower generation that is still on its way must not come after this.
+        let known = self.leases.get(&order.uuid).map_or(0, |lease| lease.generation);
+        if order.generation > known {
+            let lease = Lease { generation: order.generation, host: host_uuid.to_owned() };
+            entries.push(lease.saved(&order.uuid));
+            self.leases.insert(order.uuid.clone(), lease);
+        }
+        Ok(state)
+    }
+}

@@ -1,0 +1,303 @@
+//! What exists in the simulated data centre.
+
+use super::router::Router;
+use aws_lc_rs::digest::{Context, SHA256};
+use contract_agent::state_entry::Body as Entry;
+use contract_agent::{
+    ApplyRouter, DiskState, EnsurePool, HostFacts, HostUp, Mock, MockList, PowerState, Report, RouterApplied,
+    RouterChange, SavedDisk, SavedHost, SavedLease, SavedVm, SpawnHost, VmSpec, VmState,
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// What a pool holds when its URL doesn't say: `?capacity=BYTES`.
+const POOL_CAPACITY: u64 = 1 << 40;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub hosts: BTreeMap<String, Host>,
+    pub pools: HashMap<String, Pool>,
+    pub leases: HashMap<String, Lease>,
+    pub mocks: Vec<Mock>,
+}
+
+pub(super) struct Host {
+    pub spec: SpawnHost,
+    pub boot_id: String,
+    /// It is off: everything that ran is lost.
+    pub dead: bool,
+    /// The fault that killed it; 0: none.
+    pub killed_by: i64,
+    /// It lives but says nothing: what it runs goes on.
+    pub silent: bool,
+    pub vms: BTreeMap<String, Vm>,
+    pub routers: BTreeMap<String, Router>,
+    /// Digest of the last report that was taken.
+    pub reported: Vec<u8>,
+    /// Something changed since.
+    pub dirty: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct Vm {
+    pub spec: VmSpec,
+    pub power: PowerState,
+    pub boots: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Pool {
+    pub order: EnsurePool,
+    pub disks: BTreeMap<String, DiskState>,
+}
+
+/// Whose a VM is.
+pub(super) struct Lease {
+    pub generation: i64,
+    pub host: String,
+}
+
+impl Host {
+    pub fn new(spec: SpawnHost) -> Host {
+        Host {
+            spec,
+            boot_id: uuid::Uuid::new_v4().to_string(),
+            dead: false,
+            killed_by: 0,
+            silent: false,
+            vms: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            reported: Vec::new(),
+            dirty: true,
+        }
+    }
+
+    /// Whether it answers.
+    pub fn is_alive(&self) -> bool {
+        !self.dead && !self.silent
+    }
+
+    pub fn saved(&self) -> Entry {
+        Entry::Host(SavedHost {
+            spec: Some(self.spec.clone()),
+            boot_id: self.boot_id.clone(),
+            dead: self.dead,
+            killed_by: self.killed_by,
+        })
+    }
+
+    pub fn facts(&self) -> HostFacts {
+        HostFacts {
+            name: self.spec.name.clone(),
+            hypervisor: "Simulator".into(),
+            hypervisor_version: String::new(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            sockets: 1,
+            cpus: self.spec.cpus,
+            cpu_mhz: self.spec.cpu_mhz,
+            memory_bytes: self.spec.memory_bytes,
+            dom0_memory_bytes: 0,
+            private_ip: self.spec.private_ip.clone(),
+            private_mac: mac(&self.spec.host_uuid),
+            capabilities: vec!["hvm".into()],
+        }
+    }
+
+    pub fn up(&self) -> HostUp {
+        HostUp {
+            host_uuid: self.spec.host_uuid.clone(),
+            guid: self.spec.guid.clone(),
+            boot_id: self.boot_id.clone(),
+            facts: Some(self.facts()),
+            digest: self.digest(),
+        }
+    }
+
+    /// What must be equal for the control plane to know what runs here.
+    pub fn digest(&self) -> Vec<u8> {
+        let mut digest = Context::new(&SHA256);
+        digest.update(self.boot_id.as_bytes());
+        for (uuid, vm) in &self.vms {
+            digest.update(b"v");
+            digest.update(uuid.as_bytes());
+            digest.update(&(vm.power as i32).to_le_bytes());
+            digest.update(&vm.spec.generation.to_le_bytes());
+        }
+        for (uuid, router) in &self.routers {
+            digest.update(b"r");
+            digest.update(uuid.as_bytes());
+            digest.update(&router.generation.to_le_bytes());
+        }
+        digest.finish().as_ref()[..16].to_vec()
+    }
+
+    pub fn report(&self) -> Report {
+        Report {
+            host_uuid: self.spec.host_uuid.clone(),
+            digest: self.digest(),
+            vms: self.vms.values().map(Vm::state).collect(),
+            routers: self
+                .routers
+                .iter()
+                .map(|(uuid, router)| RouterApplied {
+                    router_uuid: uuid.clone(),
+                    generation: router.generation,
+                    ..RouterApplied::default()
+                })
+                .collect(),
+        }
+    }
+
+    /// Loses all that runs.
+    pub fn lose_everything(&mut self) -> Vec<Entry> {
+        self.vms.clear();
+        self.routers.clear();
+        self.dirty = true;
+        // Loading a host that was saved as dead clears it too, so one entry is enough.
+        vec![self.saved()]
+    }
+}
+
+impl Vm {
+    pub fn state(&self) -> VmState {
+        VmState {
+            uuid: self.spec.uuid.clone(),
+            instance_name: self.spec.instance_name.clone(),
+            power: self.power.into(),
+            generation: self.spec.generation,
+            vnc: None,
+        }
+    }
+
+    pub fn saved(&self, host: &str) -> Entry {
+        Entry::Vm(SavedVm {
+            host_uuid: host.to_owned(),
+            spec: Some(self.spec.clone()),
+            power: self.power.into(),
+            boots: self.boots,
+        })
+    }
+}
+
+impl Pool {
+    pub fn capacity(&self) -> u64 {
+        let query = self.order.url.split_once('?').map_or("", |(_, query)| query);
+        let given = query.split('&').find_map(|pair| pair.strip_prefix("capacity="));
+        given.and_then(|n| n.parse().ok()).unwrap_or(POOL_CAPACITY)
+    }
+
+    pub fn used(&self) -> u64 {
+        self.disks.values().map(|disk| disk.physical_size).sum()
+    }
+}
+
+impl Lease {
+    pub fn saved(&self, vm: &str) -> Entry {
+        Entry::Lease(SavedLease { vm_uuid: vm.to_owned(), generation: self.generation, host_uuid: self.host.clone() })
+    }
+}
+
+impl State {
+    /// Takes over an entry of the state file.
+    pub fn load(&mut self, entry: Entry) {
+        match entry {
+            Entry::Host(saved) => self.load_host(saved),
+            Entry::HostForgotten(host) => {
+                self.hosts.remove(&host);
+            }
+            Entry::Vm(saved) => {
+                if let Some(host) = self.hosts.get_mut(&saved.host_uuid) {
+                    let power = saved.power();
+                    let spec = saved.spec.unwrap_or_default();
+                    host.vms.insert(spec.uuid.clone(), Vm { spec, power, boots: saved.boots });
+                }
+            }
+            Entry::VmForgotten(gone) => {
+                if let Some(host) = self.hosts.get_mut(&gone.host_uuid) {
+                    host.vms.remove(&gone.vm_uuid);
+                }
+            }
+            Entry::Lease(saved) => {
+                self.leases.insert(saved.vm_uuid, Lease { generation: saved.generation, host: saved.host_uuid });
+            }
+            Entry::Disk(saved) => {
+                if let Some(disk) = saved.disk {
+                    let pool = self.pools.entry(saved.pool_uuid).or_default();
+                    pool.disks.insert(disk.volume_uuid.clone(), disk);
+                }
+            }
+            Entry::DiskForgotten(gone) => {
+                if let Some(pool) = self.pools.get_mut(&gone.pool_uuid) {
+                    pool.disks.remove(&gone.volume_uuid);
+                }
+            }
+            Entry::Pool(order) => {
+                let pool = self.pools.entry(order.pool_uuid.clone()).or_default();
+                pool.order = order;
+            }
+            Entry::Router(changed) => {
+                if let (Some(host), Some(change)) = (self.hosts.get_mut(&changed.host_uuid), changed.change) {
+                    let router = host.routers.entry(change.router_uuid.clone()).or_default();
+                    router.apply(change);
+                }
+            }
+            Entry::RouterForgotten(gone) => {
+                if let Some(host) = self.hosts.get_mut(&gone.host_uuid) {
+                    host.routers.remove(&gone.router_uuid);
+                }
+            }
+            Entry::Mocks(list) => self.mocks = list.mocks,
+            Entry::Effect(_) => {}
+        }
+    }
+
+    fn load_host(&mut self, saved: SavedHost) {
+        let spec = saved.spec.unwrap_or_default();
+        let host = self.hosts.entry(spec.host_uuid.clone()).or_insert_with(|| Host::new(spec.clone()));
+        if saved.dead || saved.boot_id != host.boot_id {
+            host.vms.clear();
+            host.routers.clear();
+        }
+        host.spec = spec;
+        host.boot_id = saved.boot_id;
+        host.dead = saved.dead;
+        host.killed_by = saved.killed_by;
+    }
+
+    /// Everything that the state file must hold, in an order in which it can be loaded.
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut entries = vec![Entry::Mocks(MockList { mocks: self.mocks.clone() })];
+        for (uuid, pool) in &self.pools {
+            if !pool.order.pool_uuid.is_empty() {
+                entries.push(Entry::Pool(pool.order.clone()));
+            }
+            entries.extend(pool.disks.values().map(|disk| disk_saved(disk, uuid)));
+        }
+        entries.extend(self.leases.iter().map(|(vm, lease)| lease.saved(vm)));
+        for (uuid, host) in &self.hosts {
+            entries.push(host.saved());
+            entries.extend(host.vms.values().map(|vm| vm.saved(uuid)));
+            for (router_uuid, router) in &host.routers {
+                let change = ApplyRouter {
+                    router_uuid: router_uuid.clone(),
+                    generation: router.generation,
+                    base: 0,
+                    changes: Some(router.spec.clone()),
+                    removed_leases: Vec::new(),
+                };
+                entries.push(Entry::Router(RouterChange { host_uuid: uuid.clone(), change: Some(change) }));
+            }
+        }
+        entries
+    }
+}
+
+pub(super) fn disk_saved(disk: &DiskState, pool: &str) -> Entry {
+    Entry::Disk(SavedDisk { disk: Some(disk.clone()), pool_uuid: pool.to_owned() })
+}
+
+/// An address of the locally administered range that belongs to this UUID.
+fn mac(uuid: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&SHA256, uuid.as_bytes());
+    let d = digest.as_ref();
+    format!("02:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", d[0], d[1], d[2], d[3], d[4])
+}
