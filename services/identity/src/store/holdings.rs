@@ -1,0 +1,118 @@
+//! What accounts own, read from the tables of the services that keep it. A table that isn't there yet holds nothing.
+
+use super::source::Source;
+use std::collections::{HashMap, HashSet};
+use store::{Db, Error, Result, Sql};
+
+/// Things that an account may own: their table, what people call them, and which rows count.
+const KINDS: [(&str, &str, &str); 6] = [
+    ("vms", "virtual machines", "removed IS NULL"),
+    ("volumes", "volumes", "removed IS NULL"),
+    ("networks", "networks", "removed IS NULL AND is_system = 0"),
+    ("ip_addresses", "public IP addresses", "removed IS NULL AND state <> 'Free'"),
+    ("templates", "templates and ISOs", "removed IS NULL"),
+    ("snapshots", "snapshots", "removed IS NULL"),
+];
+
+/// Which tables of other services are there.
+#[derive(Clone, Debug, Default)]
+pub struct Tables(HashSet<&'static str>);
+
+impl Tables {
+    /// Looks for them.
+    pub async fn look(db: &Db) -> Result<Tables> {
+        let mut there = HashSet::new();
+        for (table, _, _) in KINDS {
+            match db.all(Sql::new(&format!("SELECT 1 FROM {table} WHERE 1 = 0"))).await {
+                Ok(_) => drop(there.insert(table)),
+                Err(Error::Other(_)) => {} // no such table
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Tables(there))
+    }
+
+    /// Whether a table is there.
+    pub fn has(&self, table: &str) -> bool {
+        self.0.contains(table)
+    }
+}
+
+/// How many of what the accounts still own: only kinds of which there are some.
+pub async fn of_accounts(db: &Db, tables: &Tables, accounts: &[i64]) -> Result<Vec<(&'static str, i64)>> {
+    let mut owned = Vec::new();
+    if accounts.is_empty() {
+        return Ok(owned);
+    }
+    for (table, name, condition) in KINDS.into_iter().filter(|(t, _, _)| tables.has(t)) {
+        let sql = Sql::new(&format!("SELECT COUNT(*) FROM {table} WHERE {condition} AND "));
+        let count: i64 = db.one(sql.in_list("account_id", accounts.iter().copied())).await?.at(0)?;
+        if count > 0 {
+            owned.push((name, count));
+        }
+    }
+    Ok(owned)
+}
+
+/// VMs of accounts, by account: (stopped, running).
+pub async fn vms_by_state(
+    from: &mut Source<'_>,
+    tables: &Tables,
+    accounts: Vec<i64>,
+) -> Result<HashMap<i64, (i32, i32)>> {
+    let mut states: HashMap<i64, (i32, i32)> = HashMap::new();
+    if accounts.is_empty() || !tables.has("vms") {
+        return Ok(states);
+    }
+    let sql = Sql::new(
+        "SELECT account_id, state, COUNT(*) FROM vms WHERE removed IS NULL AND state IN ('Running', 'Stopped') AND ",
+    )
+    .in_list("account_id", accounts)
+    .push(" GROUP BY account_id, state");
+    for r in from.all(sql).await? {
+        let entry = states.entry(r.at(0)?).or_default();
+        let count = r.at(2)?;
+        if r.at::<String>(1)? == "Running" { entry.1 = count } else { entry.0 = count }
+    }
+    Ok(states)
+}
+
+/// UUIDs of the running VMs of an account.
+pub async fn running_vms(db: &Db, tables: &Tables, account: i64) -> Result<Vec<String>> {
+    if !tables.has("vms") {
+        return Ok(Vec::new());
+    }
+    let sql =
+        Sql::new("SELECT uuid FROM vms WHERE account_id = ? AND removed IS NULL AND state = 'Running' ORDER BY id");
+    db.all(sql.bind(account)).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// Of these holders of reservations ("vm:UUID"), those whose thing is alive. `None`: nobody here can tell.
+pub async fn alive(db: &Db, tables: &Tables, kind: &str, holders: &[String]) -> Result<Option<HashSet<String>>> {
+    let uuids = || holders.iter().filter_map(|h| h.split(':').nth(1)).map(str::to_owned);
+    let (table, sql) = match kind {
+        "vm" => {
+            // The row names its reservation: an older one of the same VM is nobody's.
+            let sql = Sql::new("SELECT limits_key FROM vms WHERE removed IS NULL AND ");
+            let rows = if tables.has("vms") {
+                db.all(sql.in_list("limits_key", holders.iter().map(String::as_str))).await?
+            } else {
+                return Ok(None);
+            };
+            return rows.iter().map(|r| r.at(0)).collect::<Result<HashSet<String>>>().map(Some);
+        }
+        "volume" => ("volumes", "SELECT uuid FROM volumes WHERE removed IS NULL AND "),
+        "network" => ("networks", "SELECT uuid FROM networks WHERE removed IS NULL AND "),
+        "ip" => ("ip_addresses", "SELECT uuid FROM ip_addresses WHERE removed IS NULL AND state <> 'Free' AND "),
+        "template" => ("templates", "SELECT uuid FROM templates WHERE removed IS NULL AND "),
+        "snapshot" => ("snapshots", "SELECT uuid FROM snapshots WHERE removed IS NULL AND "),
+        _ => return Ok(None),
+    };
+    if !tables.has(table) {
+        return Ok(None);
+    }
+    let rows = db.all(Sql::new(sql).in_list("uuid", uuids())).await?;
+    let living: HashSet<String> = rows.iter().map(|r| r.at(0)).collect::<Result<_>>()?;
+    let keep = |h: &&String| h.split(':').nth(1).is_some_and(|uuid| living.contains(uuid));
+    Ok(Some(holders.iter().filter(keep).cloned().collect()))
+}
