@@ -39,17 +39,39 @@ struct Style {
 const JAVA: Style =
     Style { sort_lower: false, escape_star: false, keep_tilde: false, keep_brackets: false, keep_slash: false };
 
+/// A user's secret key, ready for use: both HMAC keys, made once.
+pub struct SecretKey {
+    sha1: hmac::Key,
+    sha256: hmac::Key,
+}
+
+impl SecretKey {
+    /// The key of this secret.
+    pub fn new(secret: &[u8]) -> SecretKey {
+        SecretKey {
+            sha1: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret),
+            sha256: hmac::Key::new(hmac::HMAC_SHA256, secret),
+        }
+    }
+
+    /// The key for HMAC-SHA256.
+    pub fn sha256(&self) -> &hmac::Key {
+        &self.sha256
+    }
+}
+
 /// Whether `signature` is the one of `query` under `secret`. HMAC-SHA1; HMAC-SHA256 is told by its length.
-pub fn verify(query: &Query, secret: &[u8], signature: &str) -> bool {
+pub fn verify(query: &Query, secret: &SecretKey, signature: &str) -> bool {
     let Ok(given) = STANDARD.decode(signature) else { return false };
-    let algorithm = match given.len() {
-        20 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        32 => hmac::HMAC_SHA256,
+    let key = match given.len() {
+        20 => &secret.sha1,
+        32 => &secret.sha256,
         _ => return false,
     };
-    let key = hmac::Key::new(algorithm, secret);
     // hmac::verify compares in constant time.
-    styles(query).any(|style| hmac::verify(&key, canonical(query, style).as_bytes(), &given).is_ok())
+    let fits = |style| hmac::verify(key, canonical(query, style).as_bytes(), &given).is_ok();
+    // Other ways of writing are only looked at when the usual one fails.
+    fits(JAVA) || styles(query).any(|style| style != JAVA && fits(style))
 }
 
 /// The string to sign, as Java clients write it.
@@ -57,7 +79,7 @@ pub fn string_to_sign(query: &Query) -> String {
     canonical(query, JAVA)
 }
 
-/// The signature of a request, for clients within this project and tests.
+/// The signature of a request, for clients within this project.
 pub fn sign(query: &Query, secret: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
     STANDARD.encode(hmac::sign(&key, string_to_sign(query).as_bytes()))
@@ -91,18 +113,18 @@ fn order(query: &Query, lower: bool) -> Vec<&(String, String)> {
     if lower {
         pairs.sort_by_cached_key(|(n, _)| (units(&n.to_lowercase()), units(n)));
     } else {
-        pairs.sort_by_cached_key(|(n, _)| units(n));
+        // Java compares UTF-16 code units, which differs from bytes beyond the basic plane.
+        pairs.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
     }
     pairs
 }
 
-/// Java compares UTF-16 code units, which differs from bytes beyond the basic plane.
 fn units(name: &str) -> Vec<u16> {
     name.encode_utf16().collect()
 }
 
 fn canonical(query: &Query, style: Style) -> String {
-    let mut out = String::new();
+    let mut out = String::with_capacity(256);
     for (name, value) in order(query, style.sort_lower) {
         if !out.is_empty() {
             out.push('&');
@@ -110,6 +132,10 @@ fn canonical(query: &Query, style: Style) -> String {
         out.push_str(name);
         out.push('=');
         encode(&mut out, value, style);
+    }
+    if out.is_ascii() {
+        out.make_ascii_lowercase();
+        return out;
     }
     out.to_lowercase()
 }
@@ -149,6 +175,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn verify(query: &Query, secret: &[u8], signature: &str) -> bool {
+        super::verify(query, &SecretKey::new(secret), signature)
+    }
+
     fn query(raw: &str) -> Query {
         Query::read(raw, b"").unwrap_or_default()
     }
@@ -166,6 +196,21 @@ mod tests {
             "apikey=mivr6x7u6bn_sdahobpjnejpgest35exq-jb8cg20yi3yaxxcgpyuairmfi_ejtvwz0nukkjbpmy3y2bcikwfq\
              &command=deployvirtualmachine&diskofferingid=1&serviceofferingid=1&templateid=2&zoneid=4"
         );
+    }
+
+    // The published sample: keys, parameters and signature.
+    // covers: API-019 API-020
+    #[test]
+    fn the_published_vector_verifies() {
+        let q = query(
+            "command=listUsers&response=json\
+             &apikey=plgWJfZK4gyS3mOMTVmjUVg-X-jlWlnfaUJ9GAbBbf9EdM-kAYMmAiLqzzq1ElZLYq_u38zCm0bewzGUDP66mg",
+        );
+        let secret = b"VDaACYb0LV9eNjTetIOElcVQkvJck_J_QljX_FcHRj87ZKiy0z0ty0ZsYBkoXkY9b7eq1EhwJaw7FF3akA3KBQ";
+        assert!(verify(&q, secret, "TTpdDq/7j/J58XCRHomKoQXEQds="));
+        assert!(!verify(&q, secret, "TTpdDQ/7j/J58XCRHomKoQXEQds="));
+        let q = query("command=listVirtualMachines&name=my%20vm&response=json&apiKey=AAAABBBBCCCCDDDDEEEE_-01");
+        assert!(verify(&q, b"SECRETkey_-02", "FGcnvsXPbjaiSKEw5uvuca7DiX4="));
     }
 
     // covers: API-020

@@ -1,0 +1,172 @@
+//! What all ways in share: who may call what, the call itself, and the commands that the gateway answers itself.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use config::{Settings, keys};
+use contract::ApiError;
+use contract_identity::ListApisRequest;
+use node::Node;
+use prost::Message as _;
+use rpc::Peers;
+
+use crate::auth::{Authority, Decision, Principal, Sessions, Throttle};
+use crate::call::{self, OnBehalf};
+use crate::catalogue::{Catalogue, Docs, Entry};
+use crate::wire::{put_bytes_field, put_varint_field};
+
+/// The owner of the commands that the gateway answers itself.
+const SELF: &str = "gateway";
+
+/// One replica of the gateway.
+pub struct Gateway {
+    /// The contract.
+    pub catalogue: Arc<Catalogue>,
+    /// Users and roles.
+    pub authority: Authority,
+    /// Login sessions.
+    pub sessions: Sessions,
+    /// The settings in force.
+    pub settings: Settings,
+    /// The built-in system account.
+    pub system: Arc<Principal>,
+    peers: Peers,
+    throttle: Throttle,
+    docs: OnceLock<Docs>,
+}
+
+/// Why a command is kept from a caller.
+#[derive(Debug)]
+pub enum Kept {
+    /// A rule or the source address: 401, and the end of a session.
+    Denied,
+    /// No rule allows it: 432 within a session.
+    Unavailable,
+    /// The rate limit, or identity doesn't answer.
+    Failed(ApiError),
+}
+
+impl From<ApiError> for Kept {
+    fn from(error: ApiError) -> Self {
+        Kept::Failed(error)
+    }
+}
+
+impl Gateway {
+    /// Assembles a replica. Sessions end after `idle` without a request.
+    ///
+    /// # Errors
+    /// When the embedded contract can't be served.
+    pub fn new(node: &Node, idle: Duration) -> Result<Gateway, ApiError> {
+        let catalogue = Arc::new(Catalogue::embedded()?);
+        Ok(Gateway {
+            authority: Authority::new(node.peers.identity(), catalogue.clone()),
+            sessions: Sessions::new(node.db.clone(), node.coord.clone(), idle),
+            settings: node.settings.clone(),
+            system: Arc::new(Principal::system()),
+            peers: node.peers.clone(),
+            throttle: Throttle::default(),
+            docs: OnceLock::new(),
+            catalogue,
+        })
+    }
+
+    /// Whether this user may call the command from there, now. Counts as a request.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn admit(&self, principal: &Principal, entry: &Entry, from: IpAddr) -> Result<(), Kept> {
+        if self.settings.get(keys::API_SOURCE_CIDR_CHECKS_ENABLED) && !principal.is_allowed_from(from) {
+            return Err(Kept::Denied);
+        }
+        match self.authority.decide(principal, entry, self.settings.get(keys::DYNAMIC_APICHECKER_ENABLED)).await? {
+            Decision::Allowed => {}
+            Decision::Denied => return Err(Kept::Denied),
+            Decision::Unavailable => return Err(Kept::Unavailable),
+        }
+        if self.settings.get(keys::API_THROTTLING_ENABLED) && !principal.is_root_admin() {
+            let most = self.settings.get(keys::API_THROTTLING_MAX);
+            let seconds = self.settings.get(keys::API_THROTTLING_INTERVAL);
+            let interval = Duration::from_secs(seconds.max(1).unsigned_abs());
+            self.throttle.count(principal.credentials().account_id, most, interval, Instant::now())?;
+        }
+        Ok(())
+    }
+
+    /// Calls the RPC of a command.
+    ///
+    /// # Errors
+    /// What its service says.
+    pub async fn call(
+        &self,
+        principal: &Principal,
+        entry: &Entry,
+        behalf: OnBehalf,
+        message: Bytes,
+    ) -> Result<Bytes, ApiError> {
+        if entry.info.owner == SELF {
+            return self.answer_itself(principal, entry, &message).await;
+        }
+        let caller = call::caller(principal, behalf, &entry.info.name);
+        call::unary(self.channel(entry)?, entry.path.clone(), &caller, message).await
+    }
+
+    /// Calls the RPC that says what a command would do.
+    ///
+    /// # Errors
+    /// 431 for commands that have none: asking never does the work.
+    pub async fn plan(
+        &self,
+        principal: &Principal,
+        entry: &Entry,
+        behalf: OnBehalf,
+        message: Bytes,
+    ) -> Result<Bytes, ApiError> {
+        let Some(plan) = &entry.plan else { return Err(no_plan(entry)) };
+        // Whoever sees a plan may try another: a plan never takes part in idempotency.
+        let behalf = OnBehalf { idempotency_key: None, request_hash: Vec::new(), ..behalf };
+        let caller = call::caller(principal, behalf, &entry.info.name);
+        call::unary(self.channel(entry)?, plan.path.clone(), &caller, message).await
+    }
+
+    fn channel(&self, entry: &Entry) -> Result<tonic::transport::Channel, ApiError> {
+        let owner = &entry.info.owner;
+        self.peers.find(owner).ok_or_else(|| ApiError::unavailable(format!("there is no service {owner}")))
+    }
+
+    async fn answer_itself(&self, principal: &Principal, entry: &Entry, message: &[u8]) -> Result<Bytes, ApiError> {
+        if entry.info.request == "arcus.identity.v1.ListApisRequest" {
+            return self.list_apis(principal, ListApisRequest::decode(message)?).await;
+        }
+        Err(ApiError::internal(format!("{} is declared to be answered by the gateway, but isn't", entry.info.name)))
+    }
+
+    /// The commands that the caller may call, described.
+    async fn list_apis(&self, principal: &Principal, request: ListApisRequest) -> Result<Bytes, ApiError> {
+        let mut entries =
+            self.authority.commands(principal, self.settings.get(keys::DYNAMIC_APICHECKER_ENABLED)).await?;
+        if let Some(name) = request.name.filter(|n| !n.is_empty()) {
+            entries.retain(|e| e.info.name == name);
+            if entries.is_empty() {
+                return Err(ApiError::failed(
+                    "Api Discovery plugin was unable to find an api by that name or process any apis",
+                ));
+            }
+        }
+        let docs = self.docs.get_or_init(|| self.catalogue.docs());
+        let mut out = Vec::new();
+        // The message is a count and repeated apis: fields 1 and 2 of ListApisResponse.
+        put_varint_field(&mut out, 1, entries.len() as u64);
+        for api in entries.iter().filter_map(|e| docs.api(e.index)) {
+            put_bytes_field(&mut out, 2, api);
+        }
+        Ok(out.into())
+    }
+}
+
+/// 431: the command can't say what it would do.
+pub fn no_plan(entry: &Entry) -> ApiError {
+    ApiError::param(format!("Command {} can't be planned: call it to find out.", entry.info.name))
+}
