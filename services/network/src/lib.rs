@@ -1,1 +1,62 @@
-//! The network service
+//! The network service: physical networks, VLAN and address pools, guest networks and their routers, interfaces of VMs.
+//!
+//! What always holds:
+//! * An address, MAC or VLAN is given by a row that a unique key admits; what memory knows only proposes.
+//! * A lease is added in the commit that raises its router's generation; who needs it waits for "applied ≥ mine".
+//! * A network is shut down or deleted only by a commit that first writes the router's (or the network's) row, which every
+//!   commit that adds an interface writes too: the two see each other.
+//! * Nobody but the router's worker talks to hosts; it sends wanted states that may be sent twice.
+//!
+//! What this crate doesn't know: VMs beyond their number and name, hosts beyond "is it there", how agents do it.
+
+mod address;
+mod api;
+mod attachment;
+mod catalogue;
+mod job;
+mod network;
+mod present;
+mod router;
+mod store;
+mod world;
+
+use contract::ApiError;
+use jobs::Jobs;
+use node::Node;
+use ::store::Migration;
+use std::sync::Arc;
+use tonic::service::Routes;
+use world::World;
+
+/// The tables of this service.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { owner: "network", file: "0001_physical.sql", sql: include_str!("../migrations/0001_physical.sql") },
+    Migration { owner: "network", file: "0002_networks.sql", sql: include_str!("../migrations/0002_networks.sql") },
+];
+
+/// First numbers of a fresh install (4.11's).
+const FIRST: &[(&str, i64)] = &[("networks", 200), ("physical_networks", 200)];
+
+/// Starts a replica: seeds what a fresh install has, begins the background work, gives the gRPC routes.
+///
+/// # Errors
+/// Those of the database.
+pub async fn start(node: Node) -> Result<Routes, ApiError> {
+    let world = begin(&node, |builder| builder).await?;
+    Ok(api::routes(&world))
+}
+
+async fn begin(node: &Node, faults: impl FnOnce(jobs::Builder) -> jobs::Builder) -> Result<Arc<World>, ApiError> {
+    store::offerings::seed(&node.db, &catalogue::seeds()?).await?;
+    for (kind, first) in FIRST {
+        node.db.start_ids(kind, *first).await?;
+    }
+    let builder = Jobs::builder(node.db.clone(), node.coord.clone(), "network", node.replica.clone());
+    let world = World::new(node.clone(), builder.handle());
+    faults(job::register(builder, &world)).start(node.stop.clone(), &node.tasks);
+    let watched = world.clone();
+    node.duty("network-routers", move |term| router::watch(watched.clone(), term));
+    let collected = world.clone();
+    node.duty("network-gc", move |term| network::gc::collect(collected.clone(), term));
+    Ok(world)
+}

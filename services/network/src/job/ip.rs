@@ -1,0 +1,159 @@
+//! Acquiring and releasing public addresses.
+
+use crate::network::implement::ip_usage;
+use crate::present;
+use crate::store::{ips, routers};
+use crate::world::World;
+use contract::ApiError;
+use contract::api::Success;
+use events::Record;
+use jobs::{AbortCx, Ctx, Finished, Job, UndoCx};
+use std::sync::Arc;
+use std::time::Duration;
+use store::Tx;
+
+/// How long a router may take to follow.
+const ROUTER_TIME: Duration = Duration::from_secs(60);
+
+/// What acceptance or a step did.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Undo {
+    /// The address goes back to the pool.
+    Free,
+    /// The address stays with its network.
+    Keep,
+}
+
+async fn applied(world: &World, network: i64) -> Result<(), ApiError> {
+    world.views.forget(network);
+    match routers::of_network(&world.node.db, network).await? {
+        Some(router) => world.routers.applied(router.id, ROUTER_TIME).await,
+        None => Ok(()),
+    }
+}
+
+/// associateIpAddress: acceptance has taken the address, in state Allocating.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct AssociateIp {
+    /// The address.
+    pub id: i64,
+    /// The network that it serves.
+    pub network: i64,
+    /// Key of its reservation.
+    pub limit: String,
+}
+
+impl Job for AssociateIp {
+    const KIND: &'static str = "network.ip.associate";
+    type World = World;
+    type Undo = Undo;
+
+    async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
+        let db = &world.node.db;
+        jobs::step!(ctx, "associate", undo: Undo::Free, |tx| {
+            routers::raise_for_spec(tx, self.network).await?;
+            Ok(())
+        })
+        .await?;
+        applied(&world, self.network).await?;
+        let gone = || ApiError::concurrent("the address has been released meanwhile".to_owned());
+        let mut ip = ips::one(db, self.id).await?.ok_or_else(gone)?;
+        ip.state = "Allocated".into();
+        let answer = present::ips(db, std::slice::from_ref(&ip)).await?.pop().ok_or_else(gone)?;
+        jobs::finish!(ctx, |tx| {
+            if !ips::set_state(tx, self.id, "Allocating", "Allocated").await? {
+                return Err(gone());
+            }
+            events::record(tx, &[Record::Usage(ip_usage("NET.IPASSIGN", &ip, &ip.owner, ip.is_source_nat))]).await?;
+            Ok(answer.clone())
+        })
+        .await
+    }
+
+    async fn undo(self, world: Arc<World>, _: Undo, cx: UndoCx) -> Result<(), ApiError> {
+        jobs::undo_step!(cx, |tx| free_if(tx, self.id, self.network, "Allocating").await).await?;
+        world.release(cx.caller(), &self.limit).await;
+        // Nobody waits: what is gone from the wanted state goes from the router when it can.
+        let _ = routers::of_network(&world.node.db, self.network).await.map(|r| r.iter().for_each(|r| world.routers.wake(r.id)));
+        Ok(())
+    }
+
+    async fn abort(self, world: Arc<World>, _: &ApiError, tx: &mut Tx, cx: &AbortCx) -> Result<(), ApiError> {
+        free_if(tx, self.id, self.network, "Allocating").await?;
+        // After the commit: identity can't write while this transaction does (SQLite).
+        let (caller, key) = (cx.caller().clone(), self.limit.clone());
+        let node = world.node.clone();
+        tx.after_commit(move || node.spawn("release-limit", async move { world.release(&caller, &key).await }));
+        Ok(())
+    }
+}
+
+async fn free_if(tx: &mut Tx, id: i64, network: i64, state: &str) -> Result<(), ApiError> {
+    if ips::set_state(tx, id, state, "Releasing").await? {
+        ips::free(tx, &[id]).await?;
+        routers::raise_for_spec(tx, network).await?;
+    }
+    Ok(())
+}
+
+/// disassociateIpAddress.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct DisassociateIp {
+    /// The address.
+    pub id: i64,
+    /// The network that it serves.
+    pub network: i64,
+    /// Key of its reservation.
+    pub limit: Option<String>,
+}
+
+impl Job for DisassociateIp {
+    const KIND: &'static str = "network.ip.disassociate";
+    type World = World;
+    type Undo = Undo;
+
+    async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
+        let db = &world.node.db;
+        let gone = || ApiError::concurrent("the address isn't allocated any more".to_owned());
+        jobs::step!(ctx, "release", undo: Undo::Keep, |tx| {
+            if !ips::set_state(tx, self.id, "Allocated", "Releasing").await? {
+                return Err(gone());
+            }
+            routers::raise_for_spec(tx, self.network).await?;
+            Ok(())
+        })
+        .await?;
+        applied(&world, self.network).await?;
+        let ip = ips::one(db, self.id).await?.ok_or_else(gone)?;
+        jobs::step!(ctx, "free", |tx| {
+            ips::free(tx, &[self.id]).await?;
+            events::record(tx, &[Record::Usage(ip_usage("NET.IPRELEASE", &ip, &ip.owner, ip.is_source_nat))]).await?;
+            Ok(())
+        })
+        .await?;
+        if let Some(key) = &self.limit {
+            world.release(ctx.caller(), key).await;
+        }
+        jobs::finish!(ctx, |tx| {
+            let _ = tx;
+            Ok(Success { success: true, display_text: None })
+        })
+        .await
+    }
+
+    async fn undo(self, world: Arc<World>, _: Undo, cx: UndoCx) -> Result<(), ApiError> {
+        jobs::undo_step!(cx, |tx| {
+            if ips::set_state(tx, self.id, "Releasing", "Allocated").await? {
+                routers::raise_for_spec(tx, self.network).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let _ = routers::of_network(&world.node.db, self.network).await.map(|r| r.iter().for_each(|r| world.routers.wake(r.id)));
+        Ok(())
+    }
+
+    async fn abort(self, _: Arc<World>, _: &ApiError, _: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! Routers: what each is to be, and the workers that make it so.
+//!
+//! Whoever wants a change raises the router's generation in its own commit and then asks for [`Routers::applied`]. One
+//! worker a router and replica turns many wishes into one command: it compiles what changed since the generation that the
+//! host has, together with the present generation, in one statement. Two replicas may work on one router: generations only
+//! rise, so the newer state wins on the host, and `routers.epoch` fences what is recorded after a move.
+
+mod spec;
+mod watch;
+mod worker;
+
+pub use watch::{clear_leftovers, watch};
+pub use worker::Routers;
+pub(crate) use worker::pick_host;

@@ -1,0 +1,647 @@
+//! A network service with real peers on the wire: hosts and limits are played by small servers of the same protocol.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use contract::ApiError;
+use contract::api::{Caller, RoleType};
+use contract_agent::{Command, Outcome, RouterApplied, command::Body, outcome};
+use contract_identity::limits_server::{Limits, LimitsServer};
+use contract_identity::{ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse};
+use contract_infra::host_commands_server::{HostCommands, HostCommandsServer};
+use contract_infra::placement_server::{Placement, PlacementServer};
+use contract_infra::{ExecuteRequest, ExecuteResponse, PickHostRequest, PickHostResponse};
+use contract_network as net;
+use jobs::{AbortCx, Ctx, Finished, Job, Jobs, UndoCx};
+use node::Node;
+use rpc::LocalNet;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use store::{Db, DbConfig, Migration, Sql, Tx};
+use tonic::{Request, Response, Status};
+
+pub type Channel = tonic::transport::Channel;
+
+macro_rules! sql {
+    ($owner:literal, $file:literal, $path:literal) => {
+        Migration { owner: $owner, file: $file, sql: include_str!($path) }
+    };
+}
+
+/// Tables of others that this service reads.
+const OTHERS: &[Migration] = &[
+    sql!("orchestrator", "0001_topology.sql", "../../../orchestrator/migrations/0001_topology.sql"),
+    sql!("orchestrator", "0002_hosts.sql", "../../../orchestrator/migrations/0002_hosts.sql"),
+    sql!("orchestrator", "0010_vms.sql", "../../../orchestrator/migrations/0010_vms.sql"),
+    sql!("identity", "0001_identity.sql", "../../../identity/migrations/0001_identity.sql"),
+];
+
+/// A router as a host has it.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    pub generation: i64,
+    pub leases: BTreeMap<String, String>,
+    pub spec: contract_agent::RouterSpec,
+}
+
+/// Hosts that do what they are told.
+#[derive(Default)]
+pub struct Hosts {
+    pub routers: Mutex<HashMap<(i64, String), Applied>>,
+    pub silent: Mutex<HashSet<i64>>,
+    pub commands: Mutex<Vec<(i64, String, i64, i64)>>,
+    pub candidates: Mutex<Vec<i64>>,
+}
+
+impl Hosts {
+    pub fn on(&self, host: i64) -> Vec<String> {
+        self.routers.lock().unwrap().keys().filter(|(h, _)| *h == host).map(|(_, r)| r.clone()).collect()
+    }
+
+    pub fn router(&self, uuid: &str) -> Option<(i64, Applied)> {
+        self.routers.lock().unwrap().iter().find(|((_, r), _)| r == uuid).map(|((h, _), a)| (*h, a.clone()))
+    }
+
+    pub fn all(&self) -> Vec<(i64, String, Applied)> {
+        self.routers.lock().unwrap().iter().map(|((h, r), a)| (*h, r.clone(), a.clone())).collect()
+    }
+
+    fn run(&self, host: i64, body: Body) -> Outcome {
+        let mut routers = self.routers.lock().unwrap();
+        let body = match body {
+            Body::ApplyRouter(apply) => {
+                self.commands.lock().unwrap().push((host, apply.router_uuid.clone(), apply.base, apply.generation));
+                let key = (host, apply.router_uuid.clone());
+                let known = routers.get(&key).map_or(0, |r| r.generation);
+                let mut answer = RouterApplied { router_uuid: apply.router_uuid, ..RouterApplied::default() };
+                if apply.base > 0 && known < apply.base {
+                    answer.behind = true;
+                    answer.generation = known;
+                } else {
+                    let router = routers.entry(key).or_default();
+                    let changes = apply.changes.unwrap_or_default();
+                    if apply.base == 0 {
+                        router.leases.clear();
+                        router.spec = changes.clone();
+                    }
+                    for mac in apply.removed_leases {
+                        router.leases.remove(&mac);
+                    }
+                    for lease in changes.dhcp.into_iter().flat_map(|d| d.leases) {
+                        router.leases.insert(lease.mac, lease.ip4);
+                    }
+                    router.generation = router.generation.max(apply.generation);
+                    answer.generation = router.generation;
+                }
+                outcome::Body::Router(answer)
+            }
+            Body::RemoveRouter(remove) => {
+                routers.remove(&(host, remove.router_uuid));
+                outcome::Body::Nothing(contract_agent::Nothing {})
+            }
+            other => panic!("not a router's command: {other:?}"),
+        };
+        Outcome { body: Some(body) }
+    }
+}
+
+#[derive(Clone)]
+pub struct Orchestrator(pub Arc<Hosts>);
+
+#[tonic::async_trait]
+impl HostCommands for Orchestrator {
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
+        let r = request.into_inner();
+        if self.0.silent.lock().unwrap().contains(&r.host_id) {
+            return Err(ApiError::unavailable(format!("host {} isn't connected", r.host_id)).into());
+        }
+        // Something else runs meanwhile, as on a wire.
+        tokio::task::yield_now().await;
+        let Some(Command { body: Some(body) }) = r.command else { return Err(Status::invalid_argument("no command")) };
+        Ok(Response::new(ExecuteResponse { outcome: Some(self.0.run(r.host_id, body)) }))
+    }
+}
+
+#[tonic::async_trait]
+impl Placement for Orchestrator {
+    async fn pick_host(&self, request: Request<PickHostRequest>) -> Result<Response<PickHostResponse>, Status> {
+        let r = request.into_inner();
+        let silent = self.0.silent.lock().unwrap().clone();
+        let candidates = self.0.candidates.lock().unwrap().clone();
+        let found = candidates.iter().find(|h| !r.avoid_host_ids.contains(h) && !silent.contains(h));
+        match found {
+            Some(h) => Ok(Response::new(PickHostResponse { host_id: *h, host_uuid: format!("host-{h}"), pod_id: 1, cluster_id: 1 })),
+            None => Err(ApiError::capacity("no host of the zone is connected".to_owned()).into()),
+        }
+    }
+}
+
+/// Counts of reservations, with one limit for all accounts.
+#[derive(Clone, Default)]
+pub struct Counts(pub Arc<Mutex<Held>>);
+
+#[derive(Default)]
+pub struct Held {
+    pub held: HashMap<String, (i64, i32)>,
+    pub gone: HashSet<String>,
+    pub most: HashMap<i32, usize>,
+}
+
+impl Counts {
+    pub fn of(&self, kind: i32) -> usize {
+        self.0.lock().unwrap().held.values().filter(|(_, k)| *k == kind).count()
+    }
+}
+
+#[tonic::async_trait]
+impl Limits for Counts {
+    async fn reserve(&self, request: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {
+        let r = request.into_inner();
+        let mut held = self.0.lock().unwrap();
+        assert!(!held.gone.contains(&r.key), "a key that was given back is reserved again");
+        let kind = r.items[0].r#type;
+        let used = held.held.values().filter(|(a, k)| *a == r.account_id && *k == kind).count();
+        if held.most.get(&kind).is_some_and(|most| used >= *most) {
+            return Err(ApiError::limit("Maximum number of resources for the account has been exceeded".to_owned()).into());
+        }
+        held.held.insert(r.key, (r.account_id, kind));
+        Ok(Response::new(ReserveResponse {}))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        let r = request.into_inner();
+        let mut held = self.0.lock().unwrap();
+        held.held.remove(&r.key);
+        held.gone.insert(r.key);
+        Ok(Response::new(ReleaseResponse {}))
+    }
+}
+
+/// A VM's job, as far as networks are concerned.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct VmJob {
+    pub vm: i64,
+    pub networks: Vec<i64>,
+    pub host: Option<i64>,
+    pub ip: Option<String>,
+    pub mac: Option<String>,
+    pub account: (i64, i64, String),
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize, PartialEq)]
+pub enum What {
+    Deploy,
+    DeployAndFail,
+    Start,
+    Stop,
+    Expunge,
+}
+
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub enum VmUndo {
+    Release,
+    Unprepare,
+}
+
+impl VmJob {
+    pub fn deploy(vm: i64, network: i64, host: Option<i64>) -> VmJob {
+        VmJob { vm, networks: vec![network], host, ip: None, mac: None, account: (2, 1, "/1/".into()), what: What::Deploy }
+    }
+
+    pub fn then(&self, what: What) -> VmJob {
+        VmJob { what, ..self.clone() }
+    }
+
+    pub fn request(&self) -> net::AllocateNicsRequest {
+        net::AllocateNicsRequest {
+            vm_id: self.vm,
+            vm_uuid: vm_uuid(self.vm),
+            instance_name: format!("i-2-{}-VM", self.vm),
+            host_name: format!("vm{}", self.vm),
+            account_id: self.account.0,
+            domain_id: self.account.1,
+            domain_path: self.account.2.clone(),
+            zone_id: 1,
+            nics: self
+                .networks
+                .iter()
+                .map(|n| net::NicRequest { network_id: *n, ip: self.ip.clone(), mac: self.mac.clone() })
+                .collect(),
+            host_id: self.host,
+            hypervisor: "Simulator".into(),
+        }
+    }
+}
+
+pub fn vm_uuid(vm: i64) -> String {
+    format!("00000000-0000-4000-8000-{vm:012}")
+}
+
+pub struct VmWorld(pub Channel);
+
+impl Job for VmJob {
+    const KIND: &'static str = "test.vm";
+    type World = VmWorld;
+    type Undo = VmUndo;
+
+    async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
+        let client = net::attachments_client::AttachmentsClient::new(world.0.clone());
+        let this = net::VmNicsRequest { vm_id: self.vm, host_id: self.host };
+        let nics = match self.what {
+            What::Deploy | What::DeployAndFail => {
+                let message = self.request();
+                ctx.call("nics", Some(VmUndo::Release), |call| {
+                    let (mut client, request) = (client.clone(), call.request(message.clone()));
+                    async move { client.allocate(request).await }
+                })
+                .await?
+            }
+            What::Start => {
+                ctx.call("nics", Some(VmUndo::Unprepare), |call| {
+                    let (mut client, request) = (client.clone(), call.request(this));
+                    async move { client.prepare(request).await }
+                })
+                .await?
+            }
+            What::Stop => {
+                ctx.call("nics", jobs::NO_UNDO, |call| {
+                    let (mut client, request) = (client.clone(), call.request(this));
+                    async move { client.unprepare(request).await }
+                })
+                .await?
+            }
+            What::Expunge => {
+                ctx.call("nics", jobs::NO_UNDO, |call| {
+                    let (mut client, request) = (client.clone(), call.request(this));
+                    async move { client.release(request).await }
+                })
+                .await?
+            }
+        };
+        if self.what == What::DeployAndFail {
+            return Err(ApiError::failed("the VM could not be started"));
+        }
+        jobs::finish!(ctx, |tx| {
+            let _ = tx;
+            Ok(nics.clone())
+        })
+        .await
+    }
+
+    async fn undo(self, world: Arc<VmWorld>, undo: VmUndo, cx: UndoCx) -> Result<(), ApiError> {
+        let mut client = net::attachments_client::AttachmentsClient::new(world.0.clone());
+        let this = net::VmNicsRequest { vm_id: self.vm, host_id: self.host };
+        cx.call(|call| async move {
+            match undo {
+                VmUndo::Release => client.release(call.request(this)).await,
+                VmUndo::Unprepare => client.unprepare(call.request(this)).await,
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn abort(self, _: Arc<VmWorld>, _: &ApiError, _: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// One replica of the service with its peers.
+pub struct Replica {
+    pub node: Node,
+    pub net: Arc<LocalNet>,
+    pub channel: Channel,
+    pub vms: Jobs,
+}
+
+/// The service with what it talks to.
+pub struct Lab {
+    pub db: Db,
+    pub replicas: Vec<Replica>,
+    pub hosts: Arc<Hosts>,
+    pub counts: Counts,
+    pub admin: Caller,
+}
+
+/// What `Lab::zone` built.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    pub physical: String,
+    pub range: String,
+}
+
+impl Lab {
+    pub async fn new(url: &str) -> Lab {
+        Lab::with_replicas(url, 1).await
+    }
+
+    pub async fn with_replicas(url: &str, n: usize) -> Lab {
+        let db = Db::connect(&DbConfig::new(url)).await.unwrap();
+        for migrations in [coord::MIGRATIONS, config::MIGRATIONS, model::tags::MIGRATIONS, events::MIGRATIONS, jobs::MIGRATIONS] {
+            db.migrate(migrations).await.unwrap();
+        }
+        db.migrate(OTHERS).await.unwrap();
+        db.migrate(arcus_network::MIGRATIONS).await.unwrap();
+        seed(&db).await;
+        let hosts = Arc::new(Hosts { candidates: Mutex::new(vec![1, 2, 3]), ..Hosts::default() });
+        let counts = Counts::default();
+        let mut replicas = Vec::new();
+        for _ in 0..n {
+            let db = if n == 1 { db.clone() } else { Db::connect(&DbConfig::new(url)).await.unwrap() };
+            replicas.push(replica(db, hosts.clone(), counts.clone()).await);
+        }
+        Lab { db, replicas, hosts, counts, admin: caller(2, RoleType::Admin, 1, "/1/") }
+    }
+
+    pub fn channel(&self) -> Channel {
+        self.replicas[0].channel.clone()
+    }
+
+    /// Runs a job that a command answered, to its end.
+    pub async fn end<M: prost::Message + Default>(&self, job: contract::api::JobRef) -> Result<M, ApiError> {
+        testkit::eventually(async || {
+            jobs::view::find(&self.db, &job.job_id).await.unwrap().filter(|j| j.ended.is_some())
+        })
+        .await
+        .output()
+    }
+
+    /// Runs a VM's job to its end.
+    pub async fn vm(&self, job: VmJob) -> Result<net::NicsResponse, ApiError> {
+        self.vm_on(0, job).await
+    }
+
+    pub async fn vm_on(&self, replica: usize, job: VmJob) -> Result<net::NicsResponse, ApiError> {
+        let r = &self.replicas[replica];
+        let ticket = r.vms.ticket().await?;
+        let accept = jobs::Accept {
+            job,
+            caller: self.admin.clone(),
+            command: None,
+            owner: model::Owner::caller(&self.admin),
+            instance: None,
+            claims: Vec::new(),
+            custom_id: None,
+            description: "a VM".into(),
+            entity_id: None,
+        };
+        let uuid = ticket.uuid().to_owned();
+        store::tx!(r.node.db, "accept", |tx| r.vms.accept(tx, ticket.clone(), accept.clone()).await.map(drop)).await?;
+        r.vms.end_of(&uuid).await?.output()
+    }
+
+    /// The zone of the developers' set-up, built by the same commands.
+    pub async fn zone(&self, vlans: &str, last_ip: &str) -> Zone {
+        let c = self.channel();
+        let as_admin = |m| rpc::cx::request(&self.admin, m);
+        let mut physicals = net::physical_networks_client::PhysicalNetworksClient::new(c.clone());
+        let made = physicals
+            .create(as_admin(net::CreatePhysicalNetworkRequest {
+                zone_id: Some("zone-1".into()),
+                name: Some("Sandbox-pnet".into()),
+                vlan: Some(vlans.into()),
+                isolation_methods: vec!["VLAN".into()],
+                broadcast_domain_range: Some("Zone".into()),
+                ..Default::default()
+            }))
+            .await
+            .unwrap()
+            .into_inner();
+        let physical: net::PhysicalNetwork = self.end(made).await.unwrap();
+        let id = physical.id.clone().unwrap();
+        let mut traffic = net::traffic_types_client::TrafficTypesClient::new(c.clone());
+        for kind in ["Guest", "Management", "Public"] {
+            let message = net::AddTrafficTypeRequest {
+                physical_network_id: Some(id.clone()),
+                traffic_type: Some(kind.into()),
+                ..Default::default()
+            };
+            let job = traffic.add(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
+            self.end::<net::TrafficType>(job).await.unwrap();
+        }
+        let message = net::UpdatePhysicalNetworkRequest { id: Some(id.clone()), state: Some("Enabled".into()), ..Default::default() };
+        let job = physicals.update(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
+        self.end::<net::PhysicalNetwork>(job).await.unwrap();
+        let mut providers = net::network_service_providers_client::NetworkServiceProvidersClient::new(c.clone());
+        let message = net::ListNetworkServiceProvidersRequest { physical_network_id: Some(id.clone()), ..Default::default() };
+        let provider = providers.list(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner().network_service_provider;
+        assert_eq!(provider.iter().map(|p| p.name.clone().unwrap()).collect::<Vec<_>>(), ["VirtualRouter"]);
+        let provider = provider[0].id.clone().unwrap();
+        let mut elements = net::virtual_router_elements_client::VirtualRouterElementsClient::new(c.clone());
+        let message = net::ListVirtualRouterElementsRequest { nsp_id: Some(provider.clone()), ..Default::default() };
+        let element = elements.list(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner().virtual_router_element;
+        let message = net::ConfigureVirtualRouterElementRequest { id: element[0].id.clone(), enabled: Some(true), ..Default::default() };
+        let job = elements.configure(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
+        assert_eq!(self.end::<net::VirtualRouterElement>(job).await.unwrap().enabled, Some(true));
+        let message = net::UpdateNetworkServiceProviderRequest { id: Some(provider), state: Some("Enabled".into()), ..Default::default() };
+        let job = providers.update(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
+        self.end::<net::NetworkServiceProvider>(job).await.unwrap();
+        let mut ranges = net::vlan_ip_ranges_client::VlanIpRangesClient::new(c);
+        let message = net::CreateVlanIpRangeRequest {
+            zone_id: Some("zone-1".into()),
+            vlan: Some("50".into()),
+            gateway: Some("192.168.0.1".into()),
+            netmask: Some("255.255.240.0".into()),
+            start_ip: Some("192.168.0.2".into()),
+            end_ip: Some(last_ip.into()),
+            for_virtual_network: Some(true),
+            ..Default::default()
+        };
+        let range = ranges.create(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
+        self.enable_zone().await;
+        Zone { physical: id, range: range.id.unwrap() }
+    }
+
+    pub async fn enable_zone(&self) {
+        self.write(Sql::new("UPDATE zones SET allocation_state = 'Enabled' WHERE id = 1")).await;
+    }
+
+    pub async fn write(&self, sql: Sql) {
+        store::tx!(self.db, "test", |tx| tx.exec(sql.clone()).await).await.unwrap();
+    }
+
+    pub async fn offering(&self, name: &str) -> String {
+        self.text(Sql::new("SELECT uuid FROM network_offerings WHERE name = ?").bind(name)).await
+    }
+
+    pub async fn text(&self, sql: Sql) -> String {
+        self.db.one(sql).await.unwrap().at(0).unwrap()
+    }
+
+    pub async fn number(&self, sql: &str) -> i64 {
+        self.db.one(Sql::new(sql)).await.unwrap().at(0).unwrap()
+    }
+
+    /// An isolated network with source NAT: number and UUID.
+    pub async fn isolated(&self, gateway: &str, netmask: &str) -> (i64, String) {
+        let offering = self.offering("DefaultIsolatedNetworkOfferingWithSourceNatService").await;
+        let network = self
+            .create(net::CreateNetworkRequest {
+                name: Some("bench-isolated".into()),
+                display_text: Some("bench-isolated".into()),
+                zone_id: Some("zone-1".into()),
+                network_offering_id: Some(offering),
+                gateway: Some(gateway.into()),
+                netmask: Some(netmask.into()),
+                ..Default::default()
+            })
+            .await
+            .unwrap();
+        let uuid = network.id.unwrap();
+        (self.network_number(&uuid).await, uuid)
+    }
+
+    pub async fn network_number(&self, uuid: &str) -> i64 {
+        self.db.one(Sql::new("SELECT id FROM networks WHERE uuid = ?").bind(uuid)).await.unwrap().at(0).unwrap()
+    }
+
+    pub async fn create(&self, message: net::CreateNetworkRequest) -> Result<net::Network, ApiError> {
+        self.create_as(&self.admin, message).await
+    }
+
+    pub async fn create_as(&self, caller: &Caller, message: net::CreateNetworkRequest) -> Result<net::Network, ApiError> {
+        let mut networks = net::networks_client::NetworksClient::new(self.channel());
+        Ok(networks.create(rpc::cx::request(caller, message)).await?.into_inner())
+    }
+
+    pub async fn networks(&self, caller: &Caller, message: net::ListNetworksRequest) -> Result<net::ListNetworksResponse, ApiError> {
+        let mut networks = net::networks_client::NetworksClient::new(self.channel());
+        Ok(networks.list(rpc::cx::request(caller, message)).await?.into_inner())
+    }
+
+    /// The network as root admins see it.
+    pub async fn network(&self, uuid: &str) -> net::Network {
+        let message = net::ListNetworksRequest { id: Some(uuid.into()), ..Default::default() };
+        self.networks(&self.admin, message).await.unwrap().network.remove(0)
+    }
+
+    /// Nothing is held twice or by nobody.
+    pub async fn audit(&self) {
+        for sql in [
+            "SELECT COUNT(*) FROM nics n WHERE n.removed IS NULL AND EXISTS (SELECT 1 FROM nics m WHERE m.id <> n.id AND m.removed IS NULL \
+             AND (m.mac = n.mac OR (m.network_id = n.network_id AND m.ip = n.ip)))",
+            "SELECT COUNT(*) FROM vnets v WHERE NOT EXISTS (SELECT 1 FROM networks n WHERE n.id = v.network_id AND n.removed IS NULL)",
+            "SELECT COUNT(*) FROM ip_addresses WHERE (state = 'Free') <> (network_id IS NULL)",
+            "SELECT COUNT(*) FROM ip_addresses i WHERE i.state <> 'Free' AND NOT EXISTS (SELECT 1 FROM networks n WHERE n.id = i.network_id AND n.removed IS NULL)",
+            "SELECT COUNT(*) FROM nics c WHERE c.removed IS NULL AND NOT EXISTS (SELECT 1 FROM networks n WHERE n.id = c.network_id AND n.removed IS NULL)",
+            "SELECT COUNT(*) FROM networks WHERE removed IS NULL AND state IN ('Implementing', 'Shutdown')",
+        ] {
+            assert_eq!(self.number(sql).await, 0, "{sql}");
+        }
+    }
+}
+
+async fn replica(db: Db, hosts: Arc<Hosts>, counts: Counts) -> Replica {
+    let (node, local) = Node::for_tests(db.clone()).await;
+    let orchestrator = Orchestrator(hosts);
+    let peers = tonic::transport::Server::builder()
+        .add_service(HostCommandsServer::new(orchestrator.clone()))
+        .add_service(PlacementServer::new(orchestrator))
+        .serve_with_incoming(local.listen("orchestrator"));
+    node.spawn("orchestrator", async move { peers.await.unwrap() });
+    let identity = tonic::transport::Server::builder().add_service(LimitsServer::new(counts)).serve_with_incoming(local.listen("identity"));
+    node.spawn("identity", async move { identity.await.unwrap() });
+    let routes = arcus_network::start(node.clone()).await.unwrap();
+    let served = tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(local.listen("network"));
+    node.spawn("network", async move { served.await.unwrap() });
+    let channel = local.channel("network");
+    let builder = Jobs::builder(db, node.coord.clone(), "test", node.replica.clone());
+    let vms = builder.register::<VmJob>(Arc::new(VmWorld(channel.clone()))).start(node.stop.clone(), &node.tasks);
+    // Engines take over the jobs of replicas that aren't members.
+    let member = coord::Member { id: node.replica.clone(), service: "network".into(), ..Default::default() };
+    let (coord, stop) = (node.coord.clone(), node.stop.clone());
+    node.spawn("member", async move { coord.stay(member, stop).await });
+    testkit::wait_until(
+        async || node.coord.members().borrow().iter().any(|m| m.id == node.replica),
+        Duration::from_secs(5),
+    )
+    .await;
+    Replica { node, net: local, channel, vms }
+}
+
+pub fn caller(account: i64, role: RoleType, domain: i64, path: &str) -> Caller {
+    Caller {
+        user_id: account,
+        user_uuid: format!("user-{account}"),
+        account_id: account,
+        account_uuid: format!("account-{account}"),
+        account_name: format!("account{account}"),
+        domain_id: domain,
+        domain_uuid: format!("domain-{domain}"),
+        domain_path: path.into(),
+        role_type: role.into(),
+        role_id: 1,
+        request_id: "test".into(),
+        ..Caller::default()
+    }
+}
+
+/// Domains /1/ (ROOT), /1/2/ (a), /1/2/3/ (a/b), /1/4/ (c); accounts 1 system, 2 admin, 5 in a, 6 in a/b, 7 in c; an advanced zone with hosts.
+async fn seed(db: &Db) {
+    store::tx!(db, "seed", |tx| {
+        for (id, name, path, parent) in [(1, "ROOT", "/1/", None), (2, "a", "/1/2/", Some(1)), (3, "b", "/1/2/3/", Some(2)), (4, "c", "/1/4/", Some(1))] {
+            tx.exec(
+                Sql::new(
+                    "INSERT INTO domains (id, uuid, name, name_lower, name_path, path, parent, level, live_key, state, owner_account_id, \
+                     changes, created) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, 'Active', 1, 0, 0)",
+                )
+                .bind(i64::from(id))
+                .bind(format!("domain-{id}"))
+                .bind(name)
+                .bind(name.to_lowercase())
+                .bind(name)
+                .bind(path)
+                .bind(parent.map(i64::from))
+                .bind(name),
+            )
+            .await?;
+        }
+        for (id, domain, path) in [(1i64, 1i64, "/1/"), (2, 1, "/1/"), (5, 2, "/1/2/"), (6, 3, "/1/2/3/"), (7, 4, "/1/4/")] {
+            tx.exec(
+                Sql::new(
+                    "INSERT INTO accounts (id, uuid, name, name_lower, type, role_id, domain_id, domain_path, live_key, state, \
+                     cleanup_needed, is_default, changes, created) VALUES (?, ?, ?, ?, 0, 1, ?, ?, ?, 'enabled', 0, 0, 0, 0)",
+                )
+                .bind(id)
+                .bind(format!("account-{id}"))
+                .bind(format!("account{id}"))
+                .bind(format!("account{id}"))
+                .bind(domain)
+                .bind(path)
+                .bind(format!("{domain}/account{id}")),
+            )
+            .await?;
+        }
+        tx.exec(
+            "INSERT INTO zones (id, uuid, name, name_lower, live_key, network_type, guest_cidr, dns1, internal_dns1, dhcp_provider, \
+             security_groups, local_storage, allocation_state, zone_token, sort_key, created) VALUES (1, 'zone-1', 'Sandbox-simulator', \
+             'sandbox-simulator', 'sandbox', 'Advanced', '10.1.1.0/24', '10.147.28.6', '10.147.28.6', 'VirtualRouter', 0, 0, 'Disabled', 't', 0, 0)",
+        )
+        .await?;
+        tx.exec(
+            "INSERT INTO pods (id, uuid, name, name_lower, live_key, zone_id, gateway, netmask, cidr, start_ip, end_ip, allocation_state, \
+             created) VALUES (1, 'pod-1', 'POD0', 'pod0', 'pod0', 1, '172.16.0.1', '255.255.0.0', '172.16.0.0/16', '172.16.0.2', \
+             '172.16.15.254', 'Enabled', 0)",
+        )
+        .await?;
+        for id in 1..=3i64 {
+            tx.exec(
+                Sql::new(
+                    "INSERT INTO hosts (id, uuid, name, name_lower, live_key, guid, url, cluster_id, pod_id, zone_id, hypervisor, status, \
+                     resource_state, cpu_cores, cpu_mhz, memory, capabilities, tags, conn_epoch, created) VALUES (?, ?, ?, ?, ?, ?, 'u', 1, 1, 1, \
+                     'Simulator', 'Up', 'Enabled', 1, 1, 1, '', '', 1, 0)",
+                )
+                .bind(id)
+                .bind(format!("host-{id}"))
+                .bind(format!("h{id}"))
+                .bind(format!("h{id}"))
+                .bind(format!("g{id}"))
+                .bind(format!("g{id}")),
+            )
+            .await?;
+        }
+        Ok::<_, store::Error>(())
+    })
+    .await
+    .unwrap();
+}
