@@ -1,0 +1,83 @@
+//! What hosts are told, through whichever replica of the orchestrator holds their connection.
+
+use contract::ApiError;
+use contract::api::Caller;
+use contract_agent::{Command, Outcome, command, outcome};
+use contract_infra::ExecuteRequest;
+use contract_infra::host_commands_client::HostCommandsClient;
+use jobs::StepKey;
+use std::time::Duration;
+use tonic::transport::Channel;
+
+/// Longest that a host may take to make, resize or delete a disk: copying a template takes its time.
+const DEADLINE: Duration = Duration::from_secs(100);
+
+/// The way to hosts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    client: HostCommandsClient<Channel>,
+}
+
+impl Hosts {
+    /// Through the orchestrator's channel.
+    pub fn new(orchestrator: Channel) -> Hosts {
+        Hosts { client: HostCommandsClient::new(orchestrator) }
+    }
+
+    /// Lets a host do `body` and waits for the outcome. With a key a repeat has no second effect, and an undo that comes
+    /// first wins.
+    ///
+    /// # Errors
+    /// 534 when the host isn't connected or doesn't answer in time; what it answered when it failed.
+    pub async fn tell(
+        &self,
+        caller: &Caller,
+        key: Option<&StepKey>,
+        host: i64,
+        body: command::Body,
+    ) -> Result<Outcome, ApiError> {
+        let undo = key.is_some_and(StepKey::is_undo);
+        let mut request = rpc::cx::request(caller, order(host, body, undo));
+        if let Some(key) = key {
+            key.attach(&mut request);
+        }
+        let answer = self.client.clone().execute(request).await?.into_inner();
+        answer.outcome.ok_or_else(|| ApiError::internal(format!("host {host} answered without an outcome")))
+    }
+
+    /// The same as a step of a job.
+    ///
+    /// # Errors
+    /// As [`Hosts::tell`].
+    pub async fn step(&self, call: &jobs::Call, host: i64, body: command::Body) -> Result<Outcome, ApiError> {
+        let request = call.request(order(host, body, call.is_undo()));
+        let answer = self.client.clone().execute(request).await?.into_inner();
+        answer.outcome.ok_or_else(|| ApiError::internal(format!("host {host} answered without an outcome")))
+    }
+}
+
+fn order(host: i64, body: command::Body, undo: bool) -> ExecuteRequest {
+    ExecuteRequest {
+        host_id: host,
+        command: Some(Command { body: Some(body) }),
+        undo,
+        deadline_millis: u32::try_from(DEADLINE.as_millis()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Capacity and use of a pool, from the outcome of `EnsurePool`.
+pub fn pool_facts(outcome: &Outcome) -> Option<(i64, i64)> {
+    match &outcome.body {
+        Some(outcome::Body::Pool(facts)) => Some((signed(facts.capacity), signed(facts.used))),
+        _ => None,
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Bytes as agents take them.
+pub fn unsigned(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or_default()
+}

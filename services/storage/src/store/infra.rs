@@ -1,0 +1,117 @@
+//! What this service reads of zones, clusters and hosts. The orchestrator writes them.
+
+use model::state::{HostStatus, ResourceState};
+use store::{Db, Result, Sql};
+
+/// A cluster, as pools need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    pub pod_id: i64,
+    pub zone_id: i64,
+    pub hypervisor: String,
+}
+
+/// The living cluster with this number.
+pub async fn cluster(db: &Db, id: i64) -> Result<Option<Cluster>> {
+    let sql = Sql::new("SELECT pod_id, zone_id, hypervisor FROM clusters WHERE removed IS NULL AND id = ?").bind(id);
+    db.optional(sql)
+        .await?
+        .map(|r| Ok(Cluster { pod_id: r.at(0)?, zone_id: r.at(1)?, hypervisor: r.at(2)? }))
+        .transpose()
+}
+
+/// Connected hosts that could reach a pool: of a cluster, or of a zone (and one hypervisor), at most `limit`.
+pub async fn hosts_up(
+    db: &Db,
+    zone: i64,
+    cluster: Option<i64>,
+    hypervisor: Option<&str>,
+    limit: i64,
+) -> Result<Vec<i64>> {
+    let sql = Sql::new("SELECT id FROM hosts WHERE removed IS NULL AND zone_id = ? AND status = ?")
+        .bind(zone)
+        .bind(HostStatus::Up)
+        .push_if(" AND cluster_id = ?", cluster)
+        .push_if(" AND hypervisor = ?", hypervisor)
+        .push(" ORDER BY id LIMIT ?")
+        .bind(limit);
+    db.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// Connected and enabled hosts that have said that they reach a pool, at most `limit`.
+pub async fn hosts_of_pool(db: &Db, pool: i64, limit: i64) -> Result<Vec<i64>> {
+    let sql = Sql::new(
+        "SELECT h.id FROM pool_hosts p JOIN hosts h ON h.id = p.host_id \
+         WHERE p.pool_id = ? AND h.removed IS NULL AND h.status = ? AND h.resource_state = ? LIMIT ?",
+    )
+    .bind(pool)
+    .bind(HostStatus::Up)
+    .bind(ResourceState::Enabled)
+    .bind(limit);
+    db.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// A host, as disks need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub id: i64,
+    pub cluster_id: i64,
+    pub zone_id: i64,
+    pub hypervisor: String,
+    pub up: bool,
+}
+
+/// The living host with this number.
+pub async fn host(db: &Db, id: i64) -> Result<Option<Host>> {
+    let sql =
+        Sql::new("SELECT id, cluster_id, zone_id, hypervisor, status FROM hosts WHERE removed IS NULL AND id = ?")
+            .bind(id);
+    db.optional(sql)
+        .await?
+        .map(|r| {
+            Ok(Host {
+                id: r.at(0)?,
+                cluster_id: r.at(1)?,
+                zone_id: r.at(2)?,
+                hypervisor: r.at(3)?,
+                up: r.at::<HostStatus>(4)? == HostStatus::Up,
+            })
+        })
+        .transpose()
+}
+
+/// Whether a host is given up: Down or deleted. What ran there is started elsewhere.
+pub async fn given_up(db: &Db, id: i64) -> Result<bool> {
+    let sql = Sql::new("SELECT status, removed FROM hosts WHERE id = ?").bind(id);
+    let Some(r) = db.optional(sql).await? else { return Ok(true) };
+    let status: HostStatus = r.at(0)?;
+    Ok(r.at::<Option<i64>>(1)?.is_some() || matches!(status, HostStatus::Down | HostStatus::Removed))
+}
+
+/// Whether a living zone takes new things from ordinary callers.
+pub async fn zone_enabled(db: &Db, id: i64) -> Result<bool> {
+    let sql =
+        Sql::new("SELECT 1 FROM zones WHERE removed IS NULL AND allocation_state = 'Enabled' AND id = ?").bind(id);
+    Ok(db.optional(sql).await?.is_some())
+}
+
+/// The domain that alone may use a zone.
+pub async fn zone_domain(db: &Db, id: i64) -> Result<Option<i64>> {
+    match db.optional(Sql::new("SELECT domain_id FROM zones WHERE id = ?").bind(id)).await? {
+        Some(r) => r.at(0),
+        None => Ok(None),
+    }
+}
+
+/// Most data disks of a VM of this hypervisor: the newest version's, as 4.11 takes it when it knows no better.
+pub async fn max_data_disks(db: &Db, hypervisor: &str) -> Result<i64> {
+    let sql = Sql::new(
+        "SELECT max_data_volumes FROM hypervisor_caps WHERE removed IS NULL AND hypervisor = ? AND version = 'default'",
+    )
+    .bind(hypervisor);
+    let known = match db.optional(sql).await? {
+        Some(r) => r.at::<Option<i64>>(0)?,
+        None => None,
+    };
+    Ok(known.unwrap_or(6))
+}
