@@ -62,7 +62,12 @@ pub struct EventRecord {
 
 impl EventRecord {
     /// An event caused by `caller` about something it owns.
-    pub fn new(caller: &Caller, kind: &str, state: EventState, description: impl Into<String>) -> Self {
+    pub fn new(
+        caller: &Caller,
+        kind: &str,
+        state: EventState,
+        description: impl Into<String>,
+    ) -> Self {
         EventRecord {
             uuid: model::new_uuid(),
             kind: kind.to_owned(),
@@ -164,6 +169,15 @@ impl Record {
     }
 }
 
+/// A record with its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// Its place in the order that all consumers see.
+    pub seq: i64,
+    /// What happened.
+    pub record: Record,
+}
+
 /// Writes facts into the outbox, in one statement, as part of `tx`.
 pub async fn record(tx: &mut Tx, records: &[Record]) -> Result<()> {
     if records.is_empty() {
@@ -183,5 +197,7 @@ pub async fn record(tx: &mut Tx, records: &[Record]) -> Result<()> {
             Value::from(now),
         ]);
     }
-    tx.exec(sql).await.map(drop)
+    tx.exec(sql).await?;
+    tx.after_commit(crate::nudge::committed);
+    Ok(())
 }

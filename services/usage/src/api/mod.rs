@@ -1,0 +1,5 @@
+//! gRPC handlers.
+
+mod events;
+
+pub(crate) use events::Events;

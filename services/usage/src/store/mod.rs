@@ -1,0 +1,4 @@
+//! The SQL of the usage service.
+
+pub(crate) mod events;
+pub(crate) mod usage_events;

@@ -1,0 +1,285 @@
+//! Events from the transaction that makes them to `listEvents`.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use contract::ApiError;
+use contract::api::{Caller, RoleType};
+use contract_usage::events_client::EventsClient;
+use contract_usage::{ListEventTypesRequest, ListEventsRequest, ListEventsResponse};
+use events::{EventRecord, EventState, Record, UsageRecord};
+use model::Owner;
+use node::Node;
+use std::time::Duration;
+use store::{Db, DbConfig, Sql, now_micros};
+use testkit::wait_until;
+use tonic::transport::{Channel, Server};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct World {
+    node: Node,
+    client: EventsClient<Channel>,
+}
+
+/// The tables of identity, as far as lists read them: ROOT with admin (2) and below it /1/5/ with ann (10) and bob (11).
+const IDENTITY: &[&str] = &[
+    "CREATE TABLE domains (id BIGINT PRIMARY KEY, uuid VARCHAR(40), name VARCHAR(64), name_path VARCHAR(255), path VARCHAR(255), removed BIGINT)",
+    "CREATE TABLE accounts (id BIGINT PRIMARY KEY, uuid VARCHAR(40), name VARCHAR(64), domain_id BIGINT, domain_path VARCHAR(255), removed BIGINT)",
+    "CREATE TABLE users (id BIGINT PRIMARY KEY, uuid VARCHAR(40), username VARCHAR(64))",
+    "INSERT INTO domains VALUES (1, 'd-1', 'ROOT', 'ROOT', '/1/', NULL), (5, 'd-5', 'sub', 'ROOT/sub', '/1/5/', NULL)",
+    "INSERT INTO accounts VALUES (2, 'a-2', 'admin', 1, '/1/', NULL), (10, 'a-10', 'ann', 5, '/1/5/', NULL), (11, 'a-11', 'bob', 5, '/1/5/', NULL)",
+    "INSERT INTO users VALUES (2, 'u-2', 'admin'), (10, 'u-10', 'ann'), (11, 'u-11', 'bob')",
+];
+
+impl World {
+    async fn new(test: &testkit::TestDb) -> World {
+        let db = Db::connect(&DbConfig::new(test.url())).await.unwrap();
+        db.migrate(events::MIGRATIONS).await.unwrap();
+        db.migrate(arcus_usage::MIGRATIONS).await.unwrap();
+        store::tx!(db, "identity", |tx| {
+            for text in IDENTITY {
+                tx.exec(*text).await?;
+            }
+            Ok::<_, store::Error>(())
+        })
+        .await
+        .unwrap();
+        let (node, net) = Node::for_tests(db).await;
+        let routes = arcus_usage::start(node.clone()).await.unwrap();
+        tokio::spawn(
+            Server::builder()
+                .add_routes(routes)
+                .serve_with_incoming(net.listen("usage")),
+        );
+        World {
+            node,
+            client: EventsClient::new(net.channel("usage")),
+        }
+    }
+
+    async fn list(
+        &self,
+        caller: &Caller,
+        request: ListEventsRequest,
+    ) -> Result<ListEventsResponse, ApiError> {
+        let answer = self
+            .client
+            .clone()
+            .list(rpc::cx::request(caller, request))
+            .await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(ApiError::from)
+    }
+
+    async fn descriptions(&self, caller: &Caller, request: ListEventsRequest) -> Vec<String> {
+        let listed = self.list(caller, request).await.unwrap();
+        assert_eq!(listed.count, Some(listed.event.len() as i64));
+        listed
+            .event
+            .into_iter()
+            .map(|e| e.description.unwrap())
+            .collect()
+    }
+
+    async fn record(&self, records: &[Record]) {
+        store::tx!(self.node.db, "record", |tx| events::record(tx, records)
+            .await)
+        .await
+        .unwrap();
+    }
+
+    async fn archived(&self, n: i64) {
+        let count = || async {
+            self.node
+                .db
+                .one(Sql::new("SELECT COUNT(*) FROM events"))
+                .await
+                .unwrap()
+                .at::<i64>(0)
+                .unwrap()
+        };
+        wait_until(|| async { count().await == n }, PATIENCE).await;
+    }
+}
+
+fn caller(id: i64, name: &str, role: RoleType) -> Caller {
+    let (domain_id, path) = if id == 2 { (1, "/1/") } else { (5, "/1/5/") };
+    Caller {
+        user_id: id,
+        account_id: id,
+        account_name: name.into(),
+        domain_id,
+        domain_path: path.into(),
+        role_type: role.into(),
+        request_id: "r-1".into(),
+        remote_address: "192.0.2.1".into(),
+        ..Caller::default()
+    }
+}
+
+fn event(caller: &Caller, kind: &str, state: EventState, text: &str, ago: Duration) -> EventRecord {
+    let created = now_micros() - ago.as_micros() as i64;
+    EventRecord {
+        created,
+        ..EventRecord::new(caller, kind, state, text)
+    }
+}
+
+testkit::databases! {
+    // covers: REL-091
+    async fn events_are_listed_by_scope_and_filter(db: testkit::TestDb) {
+        let world = World::new(&db).await;
+        let admin = caller(2, "admin", RoleType::Admin);
+        let ann = caller(10, "ann", RoleType::User);
+        let bob = caller(11, "bob", RoleType::DomainAdmin);
+        let minute = Duration::from_secs(60);
+        let scheduled = event(&ann, "VM.CREATE", EventState::Scheduled, "starting Vm", minute * 5);
+        let chained = |state, text: &str, ago| EventRecord {
+            start: Some(scheduled.uuid.clone()),
+            ..event(&ann, "VM.CREATE", state, text, ago)
+        };
+        let started = chained(EventState::Started, "Starting job for 100%", minute * 4);
+        let completed = chained(EventState::Completed, "Successfully completed starting Vm", minute * 3).failed();
+        let pending = event(&bob, "VOLUME.CREATE", EventState::Started, "creating volume: DATA", minute * 2);
+        let login = event(&admin, "USER.LOGIN", EventState::Completed, "user has logged in", Duration::ZERO);
+        let all = [&scheduled, &started, &completed, &pending, &login];
+        world.record(&all.map(|e| Record::Event(e.clone()))).await;
+        world.archived(5).await;
+
+        // By scope.
+        let everything = || ListEventsRequest { list_all: Some(true), ..Default::default() };
+        let texts = |events: &[&EventRecord]| events.iter().map(|e| e.description.clone()).collect::<Vec<_>>();
+        let newest_first = texts(&[&login, &pending, &completed, &started, &scheduled]);
+        assert_eq!(world.descriptions(&admin, everything()).await, newest_first);
+        assert_eq!(world.descriptions(&admin, ListEventsRequest::default()).await, texts(&[&login]));
+        assert_eq!(world.descriptions(&ann, everything()).await, texts(&[&completed, &started, &scheduled]));
+        assert_eq!(world.descriptions(&bob, everything()).await, newest_first[1..]);
+        let of_ann = ListEventsRequest { account: Some("ann".into()), domain_id: Some("d-5".into()), ..Default::default() };
+        assert_eq!(world.descriptions(&bob, of_ann).await.len(), 3);
+
+        // By filter.
+        let find = |request: ListEventsRequest| world.descriptions(&admin, ListEventsRequest { list_all: Some(true), ..request });
+        let level = ListEventsRequest { level: Some("error".into()), ..Default::default() };
+        assert_eq!(find(level).await, texts(&[&completed]));
+        let kind = ListEventsRequest { r#type: Some("VOLUME.CREATE".into()), ..Default::default() };
+        assert_eq!(find(kind).await, texts(&[&pending]));
+        let keyword = |word: &str| ListEventsRequest { keyword: Some(word.into()), ..Default::default() };
+        assert_eq!(find(keyword("data")).await, texts(&[&pending]));
+        assert_eq!(find(keyword("100%")).await, texts(&[&started]));
+        assert_eq!(find(keyword("user.log")).await, texts(&[&login]));
+        let chain = ListEventsRequest { start_id: Some(scheduled.uuid.clone()), ..Default::default() };
+        assert_eq!(find(chain).await, texts(&[&completed, &started, &scheduled]));
+        let from = ListEventsRequest { start_date: Some(now_micros() - 150_000_000), ..Default::default() };
+        assert_eq!(find(from).await, texts(&[&login, &pending]));
+        let until = ListEventsRequest { end_date: Some(now_micros() - 270_000_000), ..Default::default() };
+        assert_eq!(find(until).await, texts(&[&scheduled]));
+        // What began within ten minutes, more than a minute ago, and hasn't ended.
+        let hanging = ListEventsRequest { entry_time: Some(600), duration: Some(60), ..Default::default() };
+        assert_eq!(find(hanging).await, texts(&[&pending]));
+
+        // One, with all its fields.
+        let by_id = ListEventsRequest { id: Some(started.uuid.clone()), ..Default::default() };
+        let one = world.list(&ann, by_id.clone()).await.unwrap().event.remove(0);
+        assert_eq!(one.id.as_deref(), Some(started.uuid.as_str()));
+        assert_eq!((one.username.as_deref(), one.account.as_deref()), (Some("ann"), Some("ann")));
+        assert_eq!((one.domain_id.as_deref(), one.domain.as_deref()), (Some("d-5"), Some("sub")));
+        assert_eq!((one.level.as_deref(), one.state.as_deref()), (Some("INFO"), Some("Started")));
+        assert_eq!(one.parent_id, Some(scheduled.uuid.clone()));
+        assert_eq!(one.created, Some(started.created));
+        let stranger = Caller { role_type: RoleType::User.into(), ..bob.clone() };
+        assert!(world.descriptions(&stranger, by_id).await.is_empty());
+        let unknown = ListEventsRequest { id: Some(model::new_uuid()), ..Default::default() };
+        assert_eq!(world.list(&admin, unknown).await.unwrap_err().code, 431);
+
+        // Pages.
+        let page = |n| ListEventsRequest { list_all: Some(true), page: Some(n), page_size: Some(2), ..Default::default() };
+        let mut paged = Vec::new();
+        for n in 1..=3 {
+            let listed = world.list(&admin, page(n)).await.unwrap();
+            assert_eq!(listed.count, Some(5));
+            paged.extend(listed.event.into_iter().map(|e| e.description.unwrap()));
+        }
+        assert_eq!(paged, newest_first);
+        world.node.shut_down(Duration::from_secs(5)).await;
+    }
+
+    async fn a_list_costs_a_constant_number_of_queries(db: testkit::TestDb) {
+        let world = World::new(&db).await;
+        let admin = caller(2, "admin", RoleType::Admin);
+        let mut records = Vec::new();
+        for n in 0..100i64 {
+            let who = caller(10 + n % 2, "x", RoleType::User);
+            records.push(Record::Event(event(&who, "VM.STOP", EventState::Completed, "stopping Vm", Duration::ZERO)));
+        }
+        world.record(&records).await;
+        world.archived(100).await;
+        world.node.shut_down(Duration::from_secs(5)).await; // nothing else asks the database now
+        let cost = |size: i32| {
+            let (world, admin) = (&world, &admin);
+            async move {
+                let before = world.node.db.stats().statements;
+                let request = ListEventsRequest { list_all: Some(true), page: Some(1), page_size: Some(size), ..Default::default() };
+                assert_eq!(world.list(admin, request).await.unwrap().count, Some(100));
+                world.node.db.stats().statements - before
+            }
+        };
+        let (small, large) = (cost(2).await, cost(90).await);
+        assert!(large <= small && small <= 6, "{small} {large}");
+    }
+
+    async fn usage_records_are_kept_and_old_events_purged(db: testkit::TestDb) {
+        let world = World::new(&db).await;
+        let ann = caller(10, "ann", RoleType::User);
+        let usage = UsageRecord {
+            kind: "VM.START".into(),
+            owner: Owner::caller(&ann),
+            zone_id: 1,
+            resource_id: 17,
+            resource_uuid: "v-17".into(),
+            resource_name: "i-10-17-VM".into(),
+            offering_id: Some(3),
+            template_id: None,
+            size: Some(8 << 30),
+            resource_type: Some("Simulator".into()),
+            created: now_micros(),
+        };
+        let old = event(&ann, "VM.START", EventState::Completed, "old", Duration::from_secs(3 * 86_400));
+        let young = event(&ann, "VM.START", EventState::Completed, "young", Duration::ZERO);
+        world.record(&[Record::Usage(usage.clone()), Record::Event(old), Record::Event(young)]).await;
+        world.archived(2).await;
+        let row = testkit::eventually(|| async {
+            world.node.db.optional(Sql::new("SELECT * FROM usage_events WHERE resource_id = 17")).await.unwrap()
+        })
+        .await;
+        assert_eq!(row.get::<String>("type").unwrap(), "VM.START");
+        assert_eq!(row.get::<Option<i64>>("size").unwrap(), usage.size);
+        assert_eq!(row.get::<Option<i64>>("template_id").unwrap(), None);
+        let settings = &world.node.settings;
+        store::tx!(world.node.db, "keep two days", |tx| {
+            settings.set(tx, "event.purge.delay", "2", config::Scope::Global).await
+        })
+        .await
+        .unwrap();
+        world.archived(1).await;
+        assert_eq!(world.descriptions(&ann, ListEventsRequest::default()).await, ["young"]);
+        world.node.shut_down(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn event_types_are_those_of_the_contract() {
+    let test = testkit::TestDb::sqlite();
+    let world = World::new(&test).await;
+    let user = caller(10, "ann", RoleType::User);
+    let answer = world
+        .client
+        .clone()
+        .list_types(rpc::cx::request(&user, ListEventTypesRequest {}))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.count, Some(364));
+    assert_eq!(answer.event_type.len(), 364);
+    assert_eq!(answer.event_type[0].name.as_deref(), Some("VM.CREATE"));
+    world.node.shut_down(Duration::from_secs(5)).await;
+}
