@@ -1,1 +1,107 @@
-//! The orchestrator service
+//! The orchestrator: zones, pods, clusters, hosts, the catalogue of compute offerings and operating systems, virtual
+//! machines and where they go, tags, settings, jobs as the API shows them, and the agents' connections.
+//!
+//! * [`api`]: handlers, one file a proto service; they let a request in and call a concept.
+//! * Concepts, without SQL: [`zone`], [`pod`], [`cluster`], [`host`], [`offering`], [`key_pair`], [`tag`], [`capacity`],
+//!   [`configuration`], [`mock`], [`pick`].
+//! * `store`: the SQL.
+//! * [`install`]: what a fresh installation has.
+
+pub mod api;
+pub mod async_job;
+pub mod capacity;
+pub mod cluster;
+pub mod configuration;
+mod fact;
+pub mod host;
+pub mod hypervisor;
+pub mod install;
+pub mod key_pair;
+pub mod mock;
+pub mod offering;
+pub mod os_type;
+pub mod pick;
+pub mod placement;
+pub mod pod;
+mod reach;
+mod store;
+pub mod subnet;
+pub mod tag;
+pub mod vm;
+pub mod world;
+pub mod zone;
+
+pub use world::World;
+
+use contract::ApiError;
+use hub::Hub;
+use jobs::Jobs;
+use node::Node;
+use pki::Pki;
+use std::sync::Arc;
+use tonic::service::Routes;
+
+/// The tables that this service owns.
+pub const MIGRATIONS: &[::store::Migration] = &[
+    migration("0001_topology.sql", include_str!("../migrations/0001_topology.sql")),
+    migration("0002_hosts.sql", include_str!("../migrations/0002_hosts.sql")),
+    migration("0003_catalogue.sql", include_str!("../migrations/0003_catalogue.sql")),
+    migration("0004_changes.sql", include_str!("../migrations/0004_changes.sql")),
+    migration("0010_vms.sql", include_str!("../migrations/0010_vms.sql")),
+];
+
+const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {
+    ::store::Migration { owner: "orchestrator", file, sql }
+}
+
+/// A replica whose job engine isn't started yet.
+pub struct Orchestrator {
+    /// Handles of the infrastructure's handlers and jobs.
+    pub world: World,
+    /// Handles of the jobs of VMs.
+    pub vms: Arc<vm::VmWorld>,
+    builder: jobs::Builder,
+}
+
+impl Orchestrator {
+    /// Writes first-install data and assembles the replica around a job engine under construction.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn assemble(node: Node, pki: Arc<Pki>, builder: jobs::Builder) -> Result<Orchestrator, ApiError> {
+        install::run(&node.db).await?;
+        let hub = Hub::new(node.clone(), pki);
+        let world = World { node: node.clone(), jobs: builder.handle(), hub: hub.clone() };
+        let index = placement::Index::default();
+        index.load(&node.db).await?;
+        let vms = Arc::new(vm::VmWorld { node, jobs: builder.handle(), hub, index });
+        let own = Arc::new(world.clone());
+        let builder = builder.register::<tag::ChangeTags>(own.clone()).register::<host::reconnect::Reconnect>(own);
+        Ok(Orchestrator { world, builder: vm::register(builder, &vms), vms })
+    }
+
+    /// Begins background work, and gives what other services and agents in this process call.
+    pub fn serve(&self) -> Routes {
+        host::sweep::start(&self.world);
+        vm::start(&self.vms);
+        api::routes(&self.world, &self.vms)
+    }
+
+    /// Starts the job engine.
+    pub fn run_jobs(self) -> Jobs {
+        let node = &self.world.node;
+        self.builder.start(node.stop.clone(), &node.tasks)
+    }
+}
+
+/// Starts a replica. Gives what it serves, and its hub, whose part for agents is served on a port of its own.
+///
+/// # Errors
+/// When the database doesn't answer.
+pub async fn start(node: Node, pki: Arc<Pki>) -> Result<(Routes, Hub), ApiError> {
+    let builder = Jobs::builder(node.db.clone(), node.coord.clone(), "orchestrator", node.replica.clone());
+    let orchestrator = Orchestrator::assemble(node, pki, builder).await?;
+    let (routes, hub) = (orchestrator.serve(), orchestrator.world.hub.clone());
+    orchestrator.run_jobs();
+    Ok((routes, hub))
+}

@@ -1,0 +1,63 @@
+//! Handlers, one file a proto service. They let the request in and call the concept that does it.
+
+pub mod async_jobs;
+pub mod capacities;
+pub mod clusters;
+pub mod configurations;
+pub mod hosts;
+pub mod hypervisors;
+pub mod os_types;
+pub mod placement;
+pub mod pods;
+pub mod service_offerings;
+pub mod simulator_mocks;
+pub mod ssh_key_pairs;
+pub mod tags;
+pub mod virtual_machines;
+pub mod zones;
+
+use crate::vm::VmWorld;
+use crate::world::World;
+use contract_compute::ssh_key_pairs_server::SshKeyPairsServer;
+use contract_compute::virtual_machines_server::VirtualMachinesServer;
+use contract_infra::async_jobs_server::AsyncJobsServer;
+use contract_infra::capacities_server::CapacitiesServer;
+use contract_infra::clusters_server::ClustersServer;
+use contract_infra::configurations_server::ConfigurationsServer;
+use contract_infra::hosts_server::HostsServer;
+use contract_infra::hypervisors_server::HypervisorsServer;
+use contract_infra::os_types_server::OsTypesServer;
+use contract_infra::placement_server::PlacementServer;
+use contract_infra::pods_server::PodsServer;
+use contract_infra::service_offerings_server::ServiceOfferingsServer;
+use contract_infra::simulator_mocks_server::SimulatorMocksServer;
+use contract_infra::tags_server::TagsServer;
+use contract_infra::zones_server::ZonesServer;
+use tonic::service::Routes;
+
+/// All services of a replica.
+pub fn routes(world: &World, vms: &VmWorld) -> Routes {
+    infrastructure(world).add_service(VirtualMachinesServer::new(virtual_machines::Api::new(vms.clone())))
+}
+
+/// The services of the infrastructure, beside the hub's.
+pub fn infrastructure(world: &World) -> Routes {
+    let w = || world.clone();
+    world
+        .hub
+        .routes()
+        .add_service(ZonesServer::new(zones::ZonesApi(w())))
+        .add_service(PodsServer::new(pods::PodsApi(w())))
+        .add_service(ClustersServer::new(clusters::ClustersApi(w())))
+        .add_service(HostsServer::new(hosts::HostsApi(w())))
+        .add_service(ServiceOfferingsServer::new(service_offerings::ServiceOfferingsApi(w())))
+        .add_service(OsTypesServer::new(os_types::OsTypesApi(w())))
+        .add_service(HypervisorsServer::new(hypervisors::HypervisorsApi(w())))
+        .add_service(SshKeyPairsServer::new(ssh_key_pairs::SshKeyPairsApi(w())))
+        .add_service(TagsServer::new(tags::TagsApi(w())))
+        .add_service(CapacitiesServer::new(capacities::CapacitiesApi(w())))
+        .add_service(ConfigurationsServer::new(configurations::ConfigurationsApi(w())))
+        .add_service(AsyncJobsServer::new(async_jobs::AsyncJobsApi(w())))
+        .add_service(SimulatorMocksServer::new(simulator_mocks::SimulatorMocksApi(w())))
+        .add_service(PlacementServer::new(placement::PlacementApi(w())))
+}

@@ -1,0 +1,53 @@
+//! Jobs as the API shows them.
+
+use crate::world::World;
+use contract::ApiError;
+use contract_infra::{AsyncJob, ListAsyncJobsRequest, ListAsyncJobsResponse};
+use jobs::{JobFilter, JobView};
+use model::{ListScope, ScopeRequest};
+use rpc::Cx;
+
+/// Shows one job: to those whose it is, and to those who administer them.
+pub async fn query(world: &World, cx: &Cx) -> Result<AsyncJob, ApiError> {
+    let gone = || ApiError::param("Unable to find a job by id: it has been cleaned up, or never was");
+    let job = cx.refs.one("jobid").ok_or_else(gone)?;
+    if !job.owner.as_ref().is_some_and(|owner| model::scope::may_act_for(&cx.caller, owner)) {
+        return Err(ApiError::permission(format!("account {} may not see this job", cx.caller.account_name)));
+    }
+    Ok(message(jobs::view::find(&world.node.db, &job.uuid).await?.ok_or_else(gone)?))
+}
+
+/// Lists jobs.
+pub async fn list(world: &World, cx: &Cx, r: ListAsyncJobsRequest) -> Result<ListAsyncJobsResponse, ApiError> {
+    let page = world.page(r.page, r.page_size)?;
+    let domain = cx.refs.living("domainid")?.and_then(|e| e.owner.clone());
+    let db = &world.node.db;
+    let request = ScopeRequest {
+        account: r.account.as_deref().filter(|a| !a.is_empty()),
+        domain: domain.as_ref().map(|o| (o.domain_id, o.domain_path.as_str())),
+        list_all: r.list_all == Some(true),
+        recursive: r.is_recursive == Some(true),
+        by_id: false,
+    };
+    let scope = ListScope::of(db, &cx.caller, &request).await?;
+    let filter = JobFilter { scope: &scope, since: r.start_date, keyword: r.keyword.as_deref(), page };
+    let (found, count) = jobs::view::list(db, &filter).await?;
+    Ok(ListAsyncJobsResponse { count: Some(count), async_jobs: found.into_iter().map(message).collect() })
+}
+
+fn message(job: JobView) -> AsyncJob {
+    AsyncJob {
+        job_status: Some(job.status()),
+        job_proc_status: Some(0),
+        job_result_code: Some(job.result_code()),
+        job_result_type: job.result.is_some().then(|| "object".to_owned()),
+        account_id: Some(job.account_uuid),
+        user_id: Some(job.user_uuid),
+        cmd: Some(job.job_class),
+        job_result: job.result,
+        job_instance_type: job.instance_type,
+        job_instance_id: job.instance_uuid,
+        created: Some(job.created),
+        job_id: Some(job.uuid),
+    }
+}

@@ -1,0 +1,91 @@
+//! What a fresh installation has: compute offerings, guest operating systems, hypervisor capabilities. Written once, in
+//! one transaction; replicas that start together don't meet.
+
+use crate::store::install as rows;
+use crate::store::offerings::{self, OfferingRow};
+use ::store::{Db, Error, now_micros};
+use contract::ApiError;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Catalogue {
+    service_offerings: Vec<Offering>,
+    os_categories: Vec<(i64, String)>,
+    os_types: Vec<(i64, i64, String)>,
+    hypervisor_capabilities: Vec<rows::Caps>,
+}
+
+#[derive(Deserialize)]
+struct Offering {
+    name: String,
+    unique_name: String,
+    display_text: Option<String>,
+    cpu: i64,
+    cpu_mhz: i64,
+    memory_mb: i64,
+    offer_ha: bool,
+    system_use: bool,
+    vm_type: Option<String>,
+    storage_type: String,
+    provisioning_type: String,
+    network_rate: Option<i64>,
+    default_use: bool,
+}
+
+/// Writes what is missing.
+///
+/// # Errors
+/// Those of the database.
+pub async fn run(db: &Db) -> Result<(), ApiError> {
+    if !offerings::seeded(db).await? {
+        let catalogue: Catalogue = serde_json::from_str(include_str!("../data/catalogue.json"))
+            .map_err(|e| ApiError::internal(format!("the catalogue of a fresh installation can't be read: {e}")))?;
+        let written = ::store::tx!(db, "install", |tx| {
+            offerings::insert(tx, &seeded(&catalogue.service_offerings)).await?;
+            rows::os_categories(tx, &catalogue.os_categories).await?;
+            rows::os_types(tx, &catalogue.os_types).await?;
+            rows::capabilities(tx, &catalogue.hypervisor_capabilities).await?;
+            Ok::<_, Error>(())
+        })
+        .await;
+        match written {
+            Ok(()) | Err(Error::Unique { .. }) => {} // another replica was faster
+            Err(e) => return Err(e.into()),
+        }
+    }
+    for (kind, table) in [
+        ("service_offering", "service_offerings"),
+        ("os_type", "os_types"),
+        ("os_category", "os_categories"),
+        ("hypervisor_caps", "hypervisor_caps"),
+    ] {
+        db.start_ids(kind, rows::highest(db, table).await? + 1).await?;
+    }
+    Ok(())
+}
+
+fn seeded(offerings: &[Offering]) -> Vec<OfferingRow> {
+    let created = now_micros();
+    (1i64..)
+        .zip(offerings)
+        .map(|(id, o)| OfferingRow {
+            id,
+            uuid: model::new_uuid(),
+            name: o.name.clone(),
+            unique_name: Some(o.unique_name.clone()),
+            display_text: o.display_text.clone().unwrap_or_else(|| o.name.clone()),
+            cpu: Some(o.cpu),
+            cpu_mhz: Some(o.cpu_mhz),
+            memory_mb: Some(o.memory_mb),
+            rate_mbps: o.network_rate,
+            offer_ha: o.offer_ha,
+            storage_type: o.storage_type.clone(),
+            provisioning_type: o.provisioning_type.clone(),
+            is_system: o.system_use,
+            system_vm_type: o.vm_type.clone(),
+            default_use: o.default_use,
+            created,
+            ..OfferingRow::default()
+        })
+        .collect()
+}

@@ -1,0 +1,13 @@
+//! Where a virtual machine goes. An in-memory [`Index`] of hosts proposes, a conditional update in the database
+//! ([`reserve`]) decides; on conflict the next candidate is tried. Cost per placement is logarithmic in hosts.
+
+mod fit_tree;
+mod follow;
+mod index;
+mod reserve;
+mod shortage;
+
+pub use follow::follow;
+pub use index::{Algorithm, Candidate, Index, Wanted};
+pub use reserve::{Amount, free, reserve};
+pub use shortage::{Rejection, Shortage};

@@ -1,0 +1,106 @@
+//! Why no host was found: a typed reason for each that was looked at.
+
+use contract::ApiError;
+
+/// Why a host can't take a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rejection {
+    /// It isn't connected.
+    NotUp,
+    /// It, its cluster or its pod is disabled, or it is in maintenance.
+    Disabled,
+    /// It lacks a host tag of the offering.
+    Tags,
+    /// Too little CPU is left.
+    Cpu,
+    /// Too little memory is left.
+    Memory,
+    /// It runs as many VMs as its hypervisor may.
+    Guests,
+    /// It isn't the host, cluster or pod that was asked for.
+    NotAskedFor,
+    /// Its cluster has no room for the disks.
+    Storage,
+    /// Others were faster.
+    Taken,
+}
+
+impl Rejection {
+    /// The reason in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Rejection::NotUp => "not connected",
+            Rejection::Disabled => "disabled or in maintenance",
+            Rejection::Tags => "without a host tag of the offering",
+            Rejection::Cpu => "short of CPU",
+            Rejection::Memory => "short of memory",
+            Rejection::Guests => "full of guests",
+            Rejection::NotAskedFor => "not what was asked for",
+            Rejection::Storage => "without room for the disks",
+            Rejection::Taken => "taken by others at the same time",
+        }
+    }
+}
+
+/// The outcome of a search without success.
+#[derive(Clone, Debug, Default)]
+pub struct Shortage {
+    /// What was wanted, in words.
+    pub wanted: String,
+    /// Host name and reason.
+    pub rejected: Vec<(String, Rejection)>,
+}
+
+impl Shortage {
+    /// How often each reason occurred, the commonest first.
+    pub fn counts(&self) -> Vec<(Rejection, usize)> {
+        let mut counts: Vec<(Rejection, usize)> = Vec::new();
+        for (_, reason) in &self.rejected {
+            match counts.iter_mut().find(|(r, _)| r == reason) {
+                Some((_, n)) => *n += 1,
+                None => counts.push((*reason, 1)),
+            }
+        }
+        counts.sort_by_key(|(r, n)| (std::cmp::Reverse(*n), *r));
+        counts
+    }
+
+    /// What was short, in one line.
+    pub fn summary(&self) -> String {
+        let counts = self.counts();
+        if counts.is_empty() {
+            return "there is no host".to_owned();
+        }
+        counts.iter().map(|(r, n)| format!("{n} {}", r.words())).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The error of a deployment: everybody reads what was short, root admins read which host lacked what.
+    pub fn to_error(&self) -> ApiError {
+        let short = self.summary();
+        let hosts: Vec<String> =
+            self.rejected.iter().take(40).map(|(host, r)| format!("{host}: {}", r.words())).collect();
+        let detail = format!("Unable to find a host for {}: {short}. {}", self.wanted, hosts.join("; "));
+        ApiError::capacity(detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_counts_reasons() {
+        let shortage = Shortage {
+            wanted: "1 x 100 MHz, 128 MiB".into(),
+            rejected: vec![
+                ("a".into(), Rejection::Cpu),
+                ("b".into(), Rejection::Memory),
+                ("c".into(), Rejection::Memory),
+            ],
+        };
+        let error = shortage.to_error();
+        assert_eq!(error.code, 533);
+        assert!(error.full_text().contains("2 short of memory, 1 short of CPU"), "{}", error.full_text());
+        assert!(!error.text.contains("short of"), "only root admins read internal details");
+    }
+}

@@ -1,0 +1,141 @@
+//! Rows that placement reads and writes: `host_capacity`, `vm_capacity`.
+
+use crate::placement::Amount;
+use model::state::{AllocationState, HostStatus};
+use store::{Db, Result, Sql, Tx, now_micros};
+
+/// A host as placement sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRow {
+    /// Number.
+    pub id: i64,
+    /// Name.
+    pub name: String,
+    /// Zone.
+    pub zone: i64,
+    /// Pod.
+    pub pod: i64,
+    /// Cluster.
+    pub cluster: i64,
+    /// Hypervisor.
+    pub hypervisor: String,
+    /// Host tags.
+    pub tags: Vec<String>,
+    /// Whether its agent is connected.
+    pub up: bool,
+    /// Whether it, its cluster and its pod take VMs.
+    pub accepting: bool,
+    /// MHz left, overcommitment included.
+    pub free_cpu: i64,
+    /// Bytes left, overcommitment included.
+    pub free_memory: i64,
+    /// VMs that run there or are promised a place.
+    pub guests: i64,
+    /// Most VMs that its hypervisor runs; none: no limit but capacity.
+    pub most_guests: Option<i64>,
+}
+
+/// All living hosts, or those with the numbers given.
+pub async fn hosts(db: &Db, only: Option<&[i64]>) -> Result<Vec<HostRow>> {
+    let mut sql = Sql::new(
+        "SELECT h.id, h.name, h.zone_id, h.pod_id, h.cluster_id, h.hypervisor, h.tags, h.status, k.accepting, \
+         c.allocation_state AS cluster_state, p.allocation_state AS pod_state, \
+         k.cpu_total_mhz * k.cpu_overcommit - k.cpu_used_mhz - k.cpu_reserved AS free_cpu, \
+         k.mem_total * k.mem_overcommit - k.mem_used - k.mem_reserved AS free_mem, k.vms, \
+         (SELECT MAX(y.max_guests) FROM hypervisor_caps y WHERE y.hypervisor = h.hypervisor AND y.version = 'default') AS most \
+         FROM hosts h JOIN host_capacity k ON k.host_id = h.id JOIN clusters c ON c.id = h.cluster_id \
+         JOIN pods p ON p.id = h.pod_id WHERE h.removed IS NULL",
+    );
+    if let Some(ids) = only {
+        sql = sql.push(" AND ").in_list("h.id", ids.iter().copied());
+    }
+    let enabled = |s: AllocationState| s == AllocationState::Enabled;
+    db.all(sql)
+        .await?
+        .iter()
+        .map(|r| {
+            let hypervisor: String = r.get("hypervisor")?;
+            let most: Option<i64> = r.get("most")?;
+            Ok(HostRow {
+                id: r.get("id")?,
+                name: r.get("name")?,
+                zone: r.get("zone_id")?,
+                pod: r.get("pod_id")?,
+                cluster: r.get("cluster_id")?,
+                tags: r.get::<String>("tags")?.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+                up: r.get::<HostStatus>("status")? == HostStatus::Up,
+                accepting: r.get::<bool>("accepting")?
+                    && enabled(r.get("cluster_state")?)
+                    && enabled(r.get("pod_state")?),
+                free_cpu: whole(r.get("free_cpu")?),
+                free_memory: whole(r.get("free_mem")?),
+                guests: r.get("vms")?,
+                // A simulated host has no limit but its capacity.
+                most_guests: most.filter(|_| hypervisor != "Simulator"),
+                hypervisor,
+            })
+        })
+        .collect()
+}
+
+#[allow(clippy::cast_possible_truncation)] // capacities are far below 2^53
+fn whole(value: f64) -> i64 {
+    value.floor() as i64
+}
+
+/// Takes from a host that accepts VMs and still has enough. Gives whether it did.
+pub async fn take(tx: &mut Tx, host: i64, amount: Amount) -> Result<bool> {
+    let sql = Sql::new(
+        "UPDATE host_capacity SET cpu_used_mhz = cpu_used_mhz + ?, mem_used = mem_used + ?, vms = vms + 1 \
+         WHERE host_id = ? AND accepting = 1 AND cpu_used_mhz + cpu_reserved + ? <= cpu_total_mhz * cpu_overcommit \
+         AND mem_used + mem_reserved + ? <= mem_total * mem_overcommit",
+    )
+    .bind(amount.cpu_mhz)
+    .bind(amount.memory)
+    .bind(host)
+    .bind(amount.cpu_mhz)
+    .bind(amount.memory);
+    Ok(tx.exec(sql).await? == 1)
+}
+
+/// Gives back to a host.
+pub async fn give(tx: &mut Tx, host: i64, amount: Amount) -> Result<()> {
+    let sql = Sql::new(
+        "UPDATE host_capacity SET cpu_used_mhz = cpu_used_mhz - ?, mem_used = mem_used - ?, vms = vms - 1 WHERE host_id = ?",
+    )
+    .bind(amount.cpu_mhz)
+    .bind(amount.memory)
+    .bind(host);
+    tx.exec(sql).await.map(drop)
+}
+
+/// Notes what a VM holds.
+pub async fn hold(tx: &mut Tx, vm: i64, host: i64, amount: Amount) -> Result<()> {
+    let sql = Sql::new("INSERT INTO vm_capacity (vm_id, host_id, cpu_mhz, memory, taken) VALUES (?, ?, ?, ?, ?)")
+        .bind(vm)
+        .bind(host)
+        .bind(amount.cpu_mhz)
+        .bind(amount.memory)
+        .bind(now_micros());
+    tx.exec(sql).await.map(drop)
+}
+
+/// What a VM holds, and of which host.
+pub async fn held(tx: &mut Tx, vm: i64) -> Result<Option<(i64, Amount)>> {
+    let row = tx
+        .optional(Sql::new("SELECT host_id, cpu_mhz, memory FROM vm_capacity WHERE vm_id = ?").bind(vm))
+        .await?;
+    row.map(|r| Ok((r.at(0)?, Amount { cpu_mhz: r.at(1)?, memory: r.at(2)? }))).transpose()
+}
+
+/// Forgets what a VM holds. Gives whether this call did.
+pub async fn drop_hold(tx: &mut Tx, vm: i64, host: i64) -> Result<bool> {
+    let sql = Sql::new("DELETE FROM vm_capacity WHERE vm_id = ? AND host_id = ?").bind(vm).bind(host);
+    Ok(tx.exec(sql).await? == 1)
+}
+
+/// Whether a host's agent is connected, as far as the database knows.
+pub async fn is_up(db: &Db, host: i64) -> Result<bool> {
+    let row = db.optional(Sql::new("SELECT status FROM hosts WHERE id = ? AND removed IS NULL").bind(host)).await?;
+    Ok(matches!(row.map(|r| r.at::<HostStatus>(0)).transpose()?, Some(HostStatus::Up)))
+}

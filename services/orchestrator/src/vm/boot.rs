@@ -1,0 +1,163 @@
+//! The steps that deploying and starting have in common: finding a place, and starting the VM there.
+
+use super::VmWorld;
+use crate::placement::{self, Algorithm, Rejection, Wanted};
+use crate::store::vms::{self, VmRow};
+use config::keys;
+use contract::ApiError;
+use contract_agent::{VmDisk, VmNic, VmSpec};
+use contract_network::NicSpec;
+use contract_storage::{DiskSpec, FitRequest};
+use model::state::VmState;
+use std::collections::{HashMap, HashSet};
+use store::Tx;
+
+/// Most hosts that are tried in one transaction when others are faster.
+const TRIES: usize = 16;
+
+/// A VM's place.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Placed {
+    /// Host.
+    pub host: i64,
+    /// Its cluster.
+    pub cluster: i64,
+    /// Its pod.
+    pub pod: i64,
+    /// The VM's generation there.
+    pub generation: i64,
+}
+
+/// What narrows the choice of a host.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Constraints {
+    /// Only this host.
+    pub host: Option<i64>,
+    /// Only this pod.
+    pub pod: Option<i64>,
+    /// Only this cluster.
+    pub cluster: Option<i64>,
+    /// Host tags of the offering.
+    pub tags: Vec<String>,
+}
+
+/// What placement is asked for `vm`.
+pub fn wanted(vm: &VmRow, constraints: &Constraints) -> Wanted {
+    Wanted {
+        zone: vm.zone_id,
+        hypervisor: vm.hypervisor.clone(),
+        amount: vm.amount(),
+        tags: constraints.tags.clone(),
+        pod: constraints.pod,
+        cluster: constraints.cluster,
+        host: constraints.host,
+        prefer: vm.last_host_id,
+        without_clusters: HashSet::new(),
+    }
+}
+
+/// Leaves out clusters that have no room for the VM's disks, or can't reach those it has.
+///
+/// # Errors
+/// When the storage service doesn't answer.
+pub async fn exclude_clusters(world: &VmWorld, wanted: &mut Wanted, fit: FitRequest) -> Result<(), ApiError> {
+    let clusters = world.index.clusters(wanted.zone, &wanted.hypervisor);
+    if clusters.len() < 2 {
+        return Ok(());
+    }
+    let asked: HashSet<i64> = clusters.iter().copied().collect();
+    let request = rpc::cx::request(&rpc::cx::system_caller(), FitRequest { cluster_ids: clusters, ..fit });
+    let answer = world.disks().fit(request).await?;
+    let fitting: HashSet<i64> = answer.into_inner().cluster_ids.into_iter().collect();
+    wanted.without_clusters = asked.difference(&fitting).copied().collect();
+    Ok(())
+}
+
+/// Finds a host, takes its capacity and notes it with the VM, which must be in `state`. Part of a step's transaction.
+///
+/// # Errors
+/// 533 with the reasons when there is none; 530 when the VM has left `state`.
+pub async fn place(
+    world: &VmWorld,
+    tx: &mut Tx,
+    vm: i64,
+    state: VmState,
+    wanted: &Wanted,
+) -> Result<Placed, ApiError> {
+    let algorithm = Algorithm::parse(&world.node.settings.get(keys::VM_ALLOCATION_ALGORITHM));
+    let mut rejected: HashMap<i64, Rejection> = HashMap::new();
+    for _ in 0..TRIES {
+        let found = world.index.propose(wanted, algorithm, rand::random::<u32>() as usize, &rejected);
+        let found = found.map_err(|shortage| shortage.to_error())?;
+        if !placement::reserve(tx, vm, found.host, wanted.amount).await? {
+            rejected.insert(found.host, Rejection::Taken);
+            continue;
+        }
+        if !vms::place(tx, vm, state, found.host, found.cluster, found.pod).await? {
+            return Err(ApiError::concurrent(format!("the virtual machine is no longer {state}")));
+        }
+        let (index, host, amount) = (world.index.clone(), found.host, wanted.amount);
+        tx.after_commit(move || index.took(host, amount));
+        let generation = vms::generation(tx, vm).await?;
+        return Ok(Placed { host: found.host, cluster: found.cluster, pod: found.pod, generation });
+    }
+    world.node.coord.publish("placement", "all"); // the index is behind
+    Err(ApiError::capacity(format!("{TRIES} hosts were taken by others while a place for {wanted} was sought")))
+}
+
+/// Takes the VM off the host that it holds capacity of. Part of a step's transaction; a repeat does nothing.
+pub async fn vacate(world: &VmWorld, tx: &mut Tx, vm: i64, ran: bool) -> Result<(), ApiError> {
+    if let Some((host, amount)) = placement::free(tx, vm).await? {
+        let index = world.index.clone();
+        tx.after_commit(move || index.took(host, amount.negated()));
+    }
+    vms::leave_host(tx, vm, ran).await?;
+    Ok(())
+}
+
+/// What the host is told to start.
+pub fn spec(vm: &VmRow, generation: i64, nics: &[NicSpec], disks: &[DiskSpec]) -> VmSpec {
+    let unsigned = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+    VmSpec {
+        uuid: vm.uuid.clone(),
+        instance_name: vm.instance_name.clone(),
+        display_name: vm.display_name.clone(),
+        cpus: unsigned(vm.cpu),
+        cpu_mhz: unsigned(vm.cpu_mhz),
+        memory_bytes: u64::try_from(vm.memory_mb).unwrap_or_default() * 1024 * 1024,
+        limit_cpu: false,
+        os_type: String::new(),
+        nics: nics.iter().map(nic).collect(),
+        disks: disks.iter().map(disk).collect(),
+        generation,
+        details: vm.details.clone().into_iter().collect(),
+        user_data: vm.user_data.clone(),
+        ssh_public_key: vm.public_key.clone(),
+    }
+}
+
+fn nic(n: &NicSpec) -> VmNic {
+    VmNic {
+        uuid: n.uuid.clone(),
+        device_id: u32::try_from(n.device_id).unwrap_or_default(),
+        mac: n.mac.clone(),
+        ip4: n.ip4.clone(),
+        netmask: n.netmask.clone(),
+        gateway: n.gateway.clone(),
+        broadcast_uri: n.broadcast_uri.clone(),
+        default_nic: n.default_nic,
+        rate_mbps: 0,
+    }
+}
+
+fn disk(d: &DiskSpec) -> VmDisk {
+    VmDisk {
+        volume_uuid: d.uuid.clone(),
+        device_id: u32::try_from(d.device_id).unwrap_or_default(),
+        pool_uuid: d.pool_uuid.clone(),
+        path: d.path.clone(),
+        format: d.format.clone(),
+        size: u64::try_from(d.size).unwrap_or_default(),
+        root: d.kind == "ROOT",
+    }
+}

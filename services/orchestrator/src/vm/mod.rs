@@ -1,0 +1,60 @@
+//! Virtual machines: what a deployment asks for ([`order`]), the jobs that carry VMs through their states ([`deploy`],
+//! [`start`], [`stop`], [`reboot`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and the two duties
+//! that look after them ([`sweep`] ends destroyed ones, [`power`] follows what hosts report).
+//!
+//! While a job owns a VM (an exclusive claim on `vm/ID`) nothing else changes it. A VM in a transitional state always has
+//! a job.
+
+pub mod boot;
+pub mod deploy;
+pub mod destroy;
+pub mod expunge;
+pub mod names;
+pub mod order;
+pub mod plan;
+pub mod power;
+pub mod reboot;
+pub mod start;
+pub mod stop;
+pub mod sweep;
+pub mod usage;
+pub mod view;
+mod world;
+
+pub use world::VmWorld;
+
+/// Makes an engine run the jobs of VMs.
+pub fn register(builder: jobs::Builder, world: &std::sync::Arc<VmWorld>) -> jobs::Builder {
+    builder
+        .register::<deploy::Deploy>(world.clone())
+        .register::<start::Start>(world.clone())
+        .register::<stop::Stop>(world.clone())
+        .register::<reboot::Reboot>(world.clone())
+        .register::<destroy::Destroy>(world.clone())
+        .register::<expunge::Expunge>(world.clone())
+        .register::<power::PowerCheck>(world.clone())
+}
+
+/// Starts what looks after VMs in the background: following hosts' reports, expunging what was destroyed.
+pub fn start(world: &VmWorld) {
+    let node = &world.node;
+    node.spawn("vm-power", power::follow(world.clone()));
+    node.spawn("placement-index", crate::placement::follow(node.clone(), world.index.clone()));
+    let sweeper = world.clone();
+    node.duty("vm-sweep", move |term| sweep::run(sweeper.clone(), term));
+}
+
+/// The claim that a job on a VM needs.
+pub fn claim(vm: i64) -> jobs::Claim {
+    jobs::Claim::Exclusive(format!("vm/{vm}"))
+}
+
+/// The claim of a job that uses a network without changing it.
+pub fn network_claim(network: i64) -> jobs::Claim {
+    jobs::Claim::Shared(format!("network/{network}"))
+}
+
+/// The claim of a job that adds to what an account owns.
+pub fn account_claim(account: i64) -> jobs::Claim {
+    jobs::Claim::Shared(format!("account/{account}"))
+}

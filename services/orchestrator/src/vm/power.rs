@@ -1,0 +1,218 @@
+//! Following what hosts report. A VM that ended by itself becomes Stopped, through a job that claims it like anyone and
+//! asks the host once more; a VM that the database doesn't expect is told of, never touched. A host that returns first
+//! does what it owes.
+
+use super::deploy::row;
+use super::{VmWorld, boot, claim, usage, view};
+use crate::store::vms::{self, VmRow};
+use contract::ApiError;
+use contract::api::Success;
+use contract_agent::{Command, PowerState, VmState as Reported};
+use events::{EventRecord, EventState, Record};
+use hub::HostEvent;
+use jobs::{AbortCx, Accept, Ctx, Finished, Job, UndoCx};
+use model::HostId;
+use model::state::VmState;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Tx;
+use tokio::sync::broadcast::error::RecvError;
+
+/// Longest wait for a report that was asked for.
+const REPORT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Follows the hub's events until the node stops.
+pub async fn follow(world: VmWorld) {
+    let mut news = world.hub.subscribe();
+    loop {
+        match news.recv().await {
+            Ok(event) => {
+                if let Err(e) = heed(&world, event).await {
+                    tracing::warn!(error = %e, "a host's report could not be acted on; the next one is looked at again");
+                }
+            }
+            // What was missed is in the next full reports.
+            Err(RecvError::Lagged(_)) => world.hub.ask_reports(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn heed(world: &VmWorld, event: HostEvent) -> Result<(), ApiError> {
+    match event {
+        HostEvent::Up { host, .. } => {
+            world.index.refresh(&world.node.db, &[host.0]).await?;
+            let world = world.clone();
+            // Its own task: a host that answers slowly must not hold up the news of the others.
+            let tasks = world.node.tasks.clone();
+            tasks.spawn(async move {
+                if let Err(e) = pay(&world, host.0).await {
+                    tracing::warn!(host = host.0, error = %e, "a host still owes; it is asked again when it reconnects");
+                }
+            });
+            Ok(())
+        }
+        HostEvent::Lost { host, .. } | HostEvent::Down { host, .. } => world.index.refresh(&world.node.db, &[host.0]).await,
+        HostEvent::Vm { host, state } => compare(world, host.0, &[state], false).await,
+        HostEvent::Report { host, vms, .. } => compare(world, host.0, &vms, true).await,
+    }
+}
+
+/// Has the host do what it owes.
+async fn pay(world: &VmWorld, host: i64) -> Result<(), ApiError> {
+    let db = &world.node.db;
+    for debt in vms::debts(db, host).await? {
+        let Some(body) = Command::decode(debt.command.as_slice())?.body else { continue };
+        world.on_host(host, None, false, body).await?;
+        store::tx!(db, "pay-debt", |tx| Ok::<_, ApiError>(vms::paid(tx, debt.id).await?)).await?;
+    }
+    Ok(())
+}
+
+/// Compares what a host says with the database. `all`: VMs that it doesn't name aren't there.
+async fn compare(world: &VmWorld, host: i64, reported: &[Reported], all: bool) -> Result<(), ApiError> {
+    let db = &world.node.db;
+    let by_uuid: HashMap<&str, &Reported> = reported.iter().map(|v| (v.uuid.as_str(), v)).collect();
+    let expected = if all {
+        vms::on_host(db, host).await?
+    } else {
+        let uuids: Vec<String> = reported.iter().map(|v| v.uuid.clone()).collect();
+        vms::by_uuids(db, &uuids).await?
+    };
+    let known: HashMap<&str, &VmRow> = expected.iter().map(|v| (v.uuid.as_str(), v)).collect();
+    for vm in expected.iter().filter(|v| v.state == VmState::Running && v.host_id == Some(host)) {
+        if off(by_uuid.get(vm.uuid.as_str()).copied()) {
+            check_again(world, vm, host).await?;
+        }
+    }
+    for state in reported.iter().filter(|v| v.power() == PowerState::On) {
+        let settled = known.get(state.uuid.as_str()).is_some_and(|v| v.host_id == Some(host));
+        if !settled && !moving(world, &state.uuid).await? {
+            tracing::warn!(host, vm = state.uuid, name = state.instance_name, "a host runs a virtual machine that should not be there");
+        }
+    }
+    Ok(())
+}
+
+/// Whether the VM is between hosts or states, so that a host may be ahead of or behind the database.
+async fn moving(world: &VmWorld, uuid: &str) -> Result<bool, ApiError> {
+    let found = vms::by_uuids(&world.node.db, &[uuid.to_owned()]).await?;
+    Ok(found.iter().any(|v| matches!(v.state, VmState::Starting | VmState::Stopping | VmState::Migrating)))
+}
+
+fn off(reported: Option<&Reported>) -> bool {
+    reported.is_none_or(|r| matches!(r.power(), PowerState::Off | PowerState::Missing))
+}
+
+async fn check_again(world: &VmWorld, vm: &VmRow, host: i64) -> Result<(), ApiError> {
+    let ticket = world.jobs.ticket().await?;
+    let accepted = store::tx!(world.node.db, "power-check", |tx| {
+        // A job that owns the VM knows better than a report.
+        jobs::claims::free(tx, &[claim(vm.id)]).await?;
+        let accept = Accept {
+            job: PowerCheck { vm: vm.id, host, generation: vm.generation },
+            caller: rpc::cx::system_caller(),
+            command: None,
+            owner: vm.owner.clone(),
+            instance: Some(("VirtualMachine".to_owned(), vm.uuid.clone())),
+            claims: vec![claim(vm.id)],
+            custom_id: None,
+            description: format!("following the power state of VM: {}", view::label(vm)),
+            entity_id: None,
+        };
+        world.jobs.accept(tx, ticket.clone(), accept).await
+    })
+    .await;
+    match accepted {
+        Ok(_) => Ok(()),
+        Err(e) if e.is_transient() => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Settles a VM that seems to have ended by itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PowerCheck {
+    /// The VM.
+    pub vm: i64,
+    /// The host where it should run.
+    pub host: i64,
+    /// Its generation there.
+    pub generation: i64,
+}
+
+impl Job for PowerCheck {
+    const KIND: &'static str = "vm.power";
+    type World = VmWorld;
+    type Undo = ();
+
+    async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
+        let vm = row(&world, self.vm).await?;
+        // Asked while the VM is ours, so that no start or stop is under way.
+        let gone = off(fresh(&world, self.host, &vm.uuid).await?.as_ref());
+        jobs::finish!(ctx, |tx| {
+            if gone {
+                self.settle(&world, tx, &ctx, &vm).await?;
+            }
+            Ok::<_, ApiError>(Success { success: true, display_text: None })
+        })
+        .await
+    }
+
+    async fn undo(self, _world: Arc<VmWorld>, _undo: (), _cx: UndoCx) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn abort(self, _world: Arc<VmWorld>, _error: &ApiError, _tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+impl PowerCheck {
+    async fn settle(&self, world: &VmWorld, tx: &mut Tx, ctx: &Ctx, vm: &VmRow) -> Result<(), ApiError> {
+        let now = vms::find_in(tx, self.vm).await?;
+        let same = now.is_some_and(|v| {
+            v.state == VmState::Running && v.host_id == Some(self.host) && v.generation == self.generation
+        });
+        if !same || !vms::transit(tx, self.vm, &[VmState::Running], VmState::Stopped).await? {
+            return Ok(());
+        }
+        boot::vacate(world, tx, self.vm, true).await?;
+        let text = format!("VM {} was found stopped on its host", view::label(vm));
+        let event = EventRecord::new(ctx.caller(), "VM.STOP", EventState::Completed, text);
+        let event = event.about("VirtualMachine", &vm.uuid).owned_by(&vm.owner);
+        events::record(tx, &[Record::Event(event), usage::record(vm, "VM.STOP")]).await?;
+        Ok(())
+    }
+}
+
+/// What the host says of a VM when asked now. `None`: it doesn't know the VM.
+///
+/// # Errors
+/// 534 when it doesn't report in time.
+async fn fresh(world: &VmWorld, host: i64, uuid: &str) -> Result<Option<Reported>, ApiError> {
+    let mut news = world.hub.subscribe();
+    if !world.hub.ask_report(HostId(host)) {
+        return Err(ApiError::unavailable("the host isn't connected here"));
+    }
+    let wait = async {
+        loop {
+            match news.recv().await {
+                Ok(HostEvent::Report { host: from, vms, .. }) if from.0 == host => {
+                    return Ok(vms.into_iter().find(|v| v.uuid == uuid));
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => {
+                    world.hub.ask_report(HostId(host));
+                }
+                Err(RecvError::Closed) => return Err(ApiError::unavailable("the hub ended")),
+            }
+        }
+    };
+    tokio::time::timeout(REPORT_DEADLINE, wait)
+        .await
+        .unwrap_or_else(|_| Err(ApiError::unavailable("the host didn't report in time")))
+}

@@ -1,0 +1,125 @@
+//! Starting a stopped VM.
+
+use super::boot::{self, Constraints};
+use super::deploy::{finish, row, stop_or_owe};
+use super::{VmWorld, view};
+use crate::store::vms;
+use contract::ApiError;
+use contract_agent::{StartVm, command};
+use contract_network::VmNicsRequest;
+use contract_storage::{FitRequest, VmDisksRequest};
+use jobs::{AbortCx, Ctx, Finished, Job, NO_UNDO, UndoCx};
+use model::state::VmState;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use store::Tx;
+
+/// Starts a VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Start {
+    /// The VM.
+    pub vm: i64,
+    /// Where it may go.
+    pub constraints: Constraints,
+}
+
+/// What a start takes back when it fails.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Undo {
+    /// The state `Starting` and the host's capacity.
+    Place,
+    /// The NICs' readiness on the host.
+    Nics {
+        /// Host.
+        host: i64,
+    },
+    /// The VM on its host.
+    Domain {
+        /// Host.
+        host: i64,
+        /// Its generation there.
+        generation: i64,
+    },
+}
+
+impl Job for Start {
+    const KIND: &'static str = "vm.start";
+    type World = VmWorld;
+    type Undo = Undo;
+
+    async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
+        let vm = row(&world, self.vm).await?;
+        let mut wanted = boot::wanted(&vm, &self.constraints);
+        let fit = FitRequest { vm_id: Some(vm.id), zone_id: vm.zone_id, template_id: vm.template_id, ..FitRequest::default() };
+        boot::exclude_clusters(&world, &mut wanted, fit).await?;
+        let placed = jobs::step!(ctx, "place", undo: Undo::Place, |tx| {
+            if !vms::transit(tx, vm.id, &[VmState::Stopped], VmState::Starting).await? {
+                return Err(not_stopped(&vm));
+            }
+            boot::place(&world, tx, vm.id, VmState::Starting, &wanted).await
+        })
+        .await?;
+        let host = placed.host;
+        let nics = VmNicsRequest { vm_id: vm.id, host_id: Some(host) };
+        let disks = VmDisksRequest {
+            vm_id: vm.id,
+            host_id: Some(host),
+            cluster_id: Some(placed.cluster),
+            pod_id: Some(placed.pod),
+        };
+        let (nics, disks) = tokio::try_join!(
+            ctx.call("nics", Some(Undo::Nics { host }), |call| {
+                let (mut client, request) = (world.attachments(), call.request(nics));
+                async move { client.prepare(request).await }
+            }),
+            // Bytes that were made stay: the disks belong to the VM whether it runs or not.
+            ctx.call("disks", NO_UNDO, |call| {
+                let (mut client, request) = (world.disks(), call.request(disks));
+                async move { client.prepare(request).await }
+            }),
+        )?;
+        let spec = boot::spec(&vm, placed.generation, &nics.nics, &disks.disks);
+        ctx.call("start", Some(Undo::Domain { host, generation: placed.generation }), |call| {
+            let (world, body) = (world.clone(), command::Body::StartVm(StartVm { vm: Some(spec.clone()) }));
+            async move { world.on_host(host, Some(call.key()), false, body).await }
+        })
+        .await?;
+        finish(&world, &ctx, &vm, VmState::Running, &["VM.START"]).await
+    }
+
+    async fn undo(self, world: Arc<VmWorld>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
+        match undo {
+            Undo::Place => {
+                jobs::undo_step!(cx, |tx| {
+                    boot::vacate(&world, tx, self.vm, false).await?;
+                    vms::transit(tx, self.vm, &[VmState::Starting], VmState::Stopped).await?;
+                    Ok::<_, ApiError>(())
+                })
+                .await
+            }
+            Undo::Nics { host } => {
+                let request = VmNicsRequest { vm_id: self.vm, host_id: Some(host) };
+                cx.call(|call| {
+                    let (mut client, request) = (world.attachments(), call.request(request));
+                    async move { client.unprepare(request).await }
+                })
+                .await
+                .map(drop)
+            }
+            Undo::Domain { host, generation } => stop_or_owe(&world, self.vm, host, generation, &cx).await,
+        }
+    }
+
+    async fn abort(self, _world: Arc<VmWorld>, _error: &ApiError, _tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {
+        Ok(()) // the undo of its first step did all
+    }
+}
+
+/// Why a VM can't be started.
+fn not_stopped(vm: &vms::VmRow) -> ApiError {
+    let what = view::label(vm);
+    match vm.state {
+        VmState::Running => ApiError::param(format!("The virtual machine {what} is already running")),
+        state => ApiError::param(format!("The virtual machine {what} can't be started while it is {state}")),
+    }
+}

@@ -1,0 +1,65 @@
+//! The duty that ends what was destroyed: every `expunge.interval` seconds, VMs that were destroyed (or failed) more than
+//! `expunge.delay` seconds ago are expunged.
+
+use super::expunge::Expunge;
+use super::{VmWorld, claim, view};
+use crate::store::vms;
+use config::keys;
+use contract::{ApiError, Request as _};
+use contract_compute::ExpungeVirtualMachineRequest;
+use coord::Term;
+use jobs::Accept;
+use std::time::Duration;
+use store::now_micros;
+
+/// Most VMs that one round takes up.
+const BATCH: i64 = 500;
+
+/// Runs while this replica has the duty.
+pub async fn run(world: VmWorld, term: Term) {
+    loop {
+        let every = world.node.settings.get(keys::EXPUNGE_INTERVAL).clamp(1, 86_400);
+        tokio::select! {
+            () = term.lost() => return,
+            () = world.node.stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(every.unsigned_abs())) => {}
+        }
+        if let Err(e) = round(&world, &term).await {
+            tracing::warn!(error = %e, "expunging destroyed virtual machines failed; the next round tries again");
+        }
+    }
+}
+
+async fn round(world: &VmWorld, term: &Term) -> Result<(), ApiError> {
+    let delay = world.node.settings.get(keys::EXPUNGE_DELAY).max(0);
+    let db = &world.node.db;
+    let caller = rpc::cx::system_caller();
+    for vm in vms::to_expunge(db, now_micros() - delay * 1_000_000, BATCH).await? {
+        let ticket = world.jobs.ticket().await?;
+        let accepted = store::tx!(db, "sweep", |tx| {
+            term.fence(tx).await?;
+            // Whoever works on the VM now may recover it: the next round looks again.
+            jobs::claims::free(tx, &[claim(vm.id)]).await?;
+            let accept = Accept {
+                job: Expunge { vm: vm.id },
+                caller: caller.clone(),
+                command: ExpungeVirtualMachineRequest::COMMAND,
+                owner: vm.owner.clone(),
+                instance: Some(("VirtualMachine".to_owned(), vm.uuid.clone())),
+                claims: vec![claim(vm.id)],
+                custom_id: None,
+                description: format!("Expunging VM: {}", view::label(&vm)),
+                entity_id: None,
+            };
+            world.jobs.accept(tx, ticket.clone(), accept).await
+        })
+        .await;
+        if let Err(e) = accepted {
+            if term.is_lost() {
+                return Err(e);
+            }
+            tracing::debug!(vm = vm.uuid, error = %e, "not expunged in this round");
+        }
+    }
+    Ok(())
+}

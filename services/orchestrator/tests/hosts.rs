@@ -1,0 +1,240 @@
+//! Hosts, with a real agent that simulates them.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::*;
+use contract_infra::{
+    AddHostRequest, CleanupSimulatorMockRequest, ConfigureSimulatorRequest, DeleteHostRequest, Host, ListCapacityRequest,
+    ListHostsRequest, ListHostsResponse, PickHostRequest, QuerySimulatorMockRequest, ReconnectHostRequest, UpdateClusterRequest,
+    UpdateConfigurationRequest, UpdateHostRequest,
+};
+use prost::Message as _;
+use rpc::cx::request;
+use store::Sql;
+
+fn first(added: &ListHostsResponse) -> &Host {
+    added.host.first().unwrap()
+}
+
+testkit::databases! {
+    // covers: TOPO-052, TOPO-053, HOST-001, HOST-002
+    async fn hosts_are_added_and_shown(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let place = cloud.zone("Z", 16).await;
+        // No agent that simulates: nothing is left behind.
+        let error = cloud.add_host(&place, 0).await.unwrap_err();
+        assert_eq!((error.code, error.text.contains("arcus agent --factory")), (530, true));
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM hosts WHERE removed IS NULL").await, 0);
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM host_capacity").await + cloud.count("SELECT COUNT(*) FROM pod_ips").await, 0);
+
+        let factory = cloud.factory().await;
+        let host = testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        assert_eq!((host.state(), host.resource_state(), host.r#type(), host.hypervisor()), ("Up", "Enabled", "Routing", "Simulator"));
+        assert!(host.name().starts_with("SimulatedAgent."));
+        assert_eq!((host.ip_address(), host.zone_name(), host.pod_name(), host.cluster_name()), ("172.16.0.2", "Z", "POD0", "C0"));
+        assert_eq!((host.cpu_number(), host.cpu_speed(), host.memory_total()), (64, 8000, 274_877_906_944));
+        assert_eq!((host.cpu_with_over_provisioning(), host.memory_with_over_provisioning()), ("512000", "274877906944"));
+        assert_eq!((host.cpu_allocated(), host.memory_allocated(), host.cpu_used()), ("0%", 0, "0%"));
+        assert_eq!(cloud.add_host(&place, 1).await.unwrap().ip_address(), "172.16.0.3");
+
+        let min = ListHostsRequest { details: vec!["min".into()], page: Some(1), page_size: Some(1), r#type: Some("Routing".into()), ..Default::default() };
+        let listed = ok(cloud.hosts().list(request(&root, min)).await).unwrap();
+        assert_eq!((listed.count(), listed.host.len()), (2, 1));
+        let shown = &listed.host[0];
+        assert_eq!((shown.id(), shown.zone_name.is_none(), shown.cpu_allocated.is_none()), (host.id(), true, true));
+        assert!(shown.last_pinged.is_some() && shown.management_server_id.is_some());
+        let none = ListHostsRequest { r#type: Some("SecondaryStorageVM".into()), ..Default::default() };
+        assert_eq!(ok(cloud.hosts().list(request(&root, none)).await).unwrap().count(), 0);
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    // covers: TOPO-045, INST-112
+    async fn wrong_hosts_are_refused(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let place = cloud.zone("Z", 16).await;
+        let add = async |r: AddHostRequest| refused(cloud.hosts().add(request(&root, r)).await);
+        assert!(add(AddHostRequest { cluster_id: None, ..new_host(&place, 0) }).await.1.contains("Must specify cluster"));
+        assert!(add(AddHostRequest { cluster_name: Some("x".into()), ..new_host(&place, 0) }).await.1.contains("both id and name"));
+        assert_eq!(add(AddHostRequest { url: Some("http://10.0.0.1".into()), ..new_host(&place, 0) }).await.0, 431);
+        assert_eq!(add(AddHostRequest { hypervisor: Some("KVM".into()), ..new_host(&place, 0) }).await.0, 431);
+        let other = cloud.zone("Y", 16).await;
+        assert_eq!(add(AddHostRequest { cluster_id: other.cluster.id.clone(), ..new_host(&place, 0) }).await.0, 431);
+        let kvm = UpdateClusterRequest { id: place.cluster.id.clone(), hypervisor: Some("KVM".into()), ..Default::default() };
+        ok(cloud.clusters().update(request(&root, kvm)).await).unwrap();
+        assert!(add(new_host(&place, 0)).await.1.contains("its hosts run KVM"));
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM hosts").await, 0);
+        // With a name the cluster is made on the fly.
+        let factory = cloud.factory().await;
+        let named = AddHostRequest { cluster_id: None, cluster_name: Some("C7".into()), ..new_host(&place, 0) };
+        let host = testkit::eventually(|| async { ok(cloud.hosts().add(request(&root, named.clone())).await).ok() }).await;
+        assert_eq!(first(&host).cluster_name(), "C7");
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    // covers: HOST-040, HOST-042, HOST-043
+    async fn hosts_are_changed_and_deleted(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        let host = testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        let update = async |r: UpdateHostRequest| cloud.hosts().update(request(&root, UpdateHostRequest { id: host.id.clone(), ..r })).await;
+        let state = |s: &str| UpdateHostRequest { allocation_state: Some(s.into()), ..Default::default() };
+        assert_eq!(ok(update(state("Enable")).await).unwrap().resource_state(), "Enabled");
+        assert_eq!(refused(update(state("Maintenance")).await).0, 530);
+        let tagged = UpdateHostRequest { host_tags: vec!["gpu".into(), "ssd".into()], annotation: Some("noisy".into()), ..Default::default() };
+        let tagged = ok(update(tagged).await).unwrap();
+        assert_eq!((tagged.host_tags(), tagged.annotation(), tagged.username()), ("gpu,ssd", "noisy", "admin"));
+
+        let pick = async || {
+            let zone_id = cloud.number("zones", place.zone.id()).await;
+            cloud.placement().pick_host(request(&root, PickHostRequest { zone_id, ..Default::default() })).await
+        };
+        assert_eq!(ok(pick().await).unwrap().host_uuid, host.id());
+        let delete = async |forced| cloud.hosts().delete(request(&root, DeleteHostRequest { id: host.id.clone(), forced, ..Default::default() })).await;
+        assert!(refused(delete(None).await).1.contains("not in maintenance mode"));
+        assert_eq!(ok(update(state("Disable")).await).unwrap().resource_state(), "Disabled");
+        assert_eq!(refused(pick().await).0, 533);
+        let id = cloud.number("hosts", host.id()).await;
+        // Something is placed there.
+        store::tx!(cloud.db, "t", |tx| tx.exec(Sql::new("UPDATE host_capacity SET vms = 1 WHERE host_id = ?").bind(id)).await).await.unwrap();
+        assert!(refused(delete(None).await).1.contains("1 virtual machines are on it"));
+        store::tx!(cloud.db, "t", |tx| tx.exec(Sql::new("UPDATE host_capacity SET vms = 0 WHERE host_id = ?").bind(id)).await).await.unwrap();
+        assert!(ok(delete(None).await).unwrap().success);
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM host_capacity").await + cloud.count("SELECT COUNT(*) FROM pod_ips").await, 0);
+        assert_eq!(refused(delete(None).await).0, 431);
+        // Its address can be had again.
+        assert_eq!(cloud.add_host(&place, 1).await.unwrap().ip_address(), "172.16.0.2");
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    // covers: TOPO-022
+    async fn hosts_added_at_once_get_different_addresses(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        let added = futures::future::join_all((1..=20).map(|n| cloud.add_host(&place, n))).await;
+        let mut addresses: Vec<String> = added.into_iter().map(|h| h.unwrap().ip_address().to_owned()).collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 20);
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM host_capacity WHERE accepting = 1").await, 21);
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    // covers: HOST-071, HOST-072, HOST-073, INST-117, INST-118
+    async fn overcommitment_is_the_clusters_own(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let set = async |value: &str, cluster: Option<String>| {
+            let r = UpdateConfigurationRequest { name: Some("mem.overprovisioning.factor".into()), value: Some(value.into()), cluster_id: cluster, ..Default::default() };
+            ok(cloud.configurations().update(request(&root, r)).await)
+        };
+        set("3", None).await.unwrap();
+        let place = cloud.zone("Z", 16).await;
+        assert_eq!((place.cluster.memory_overcommit_ratio(), place.cluster.cpu_overcommit_ratio()), ("3.0", "1.0"));
+        set("1", None).await.unwrap();
+        let total = async || {
+            let r = ListCapacityRequest { cluster_id: place.cluster.id.clone(), r#type: Some(0), ..Default::default() };
+            let listed = ok(cloud.capacities().list(request(&root, r)).await).unwrap();
+            listed.capacity.first().map(|c| (c.capacity_total(), c.cluster_name().to_owned(), c.percent_used().to_owned()))
+        };
+        assert_eq!(total().await, None);
+        testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        assert_eq!(total().await, Some((3 * 274_877_906_944, "C0".into(), "0".into())));
+        set("2", place.cluster.id.clone()).await.unwrap();
+        assert_eq!(total().await.unwrap().0, 2 * 274_877_906_944);
+        assert_eq!(set("0.5", place.cluster.id.clone()).await.unwrap_err().code, 431);
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    async fn capacity_is_summed_by_zone(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        for n in 0..2 {
+            testkit::eventually(|| async { cloud.add_host(&place, n).await.ok() }).await;
+        }
+        store::tx!(cloud.db, "t", |tx| tx.exec("UPDATE host_capacity SET cpu_used_mhz = 256000").await).await.unwrap();
+        let list = async |r| ok(cloud.capacities().list(request(&root, r)).await).unwrap();
+        let all = list(ListCapacityRequest::default()).await;
+        assert_eq!(all.capacity.iter().map(|c| c.r#type()).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        let cpu = &all.capacity[1];
+        assert_eq!((cpu.name(), cpu.capacity_used(), cpu.capacity_total(), cpu.percent_used()), ("CPU", 512_000, 1_024_000, "50"));
+        assert_eq!((cpu.zone_name(), cpu.pod_id.is_none()), ("Z", true));
+        let private = &all.capacity[5];
+        assert_eq!((private.capacity_used(), private.capacity_total()), (2, 4093));
+        let top = list(ListCapacityRequest { sort_by: Some("usage".into()), page: Some(1), page_size: Some(1), ..Default::default() }).await;
+        assert_eq!((top.count(), top.capacity[0].r#type()), (10, 1));
+        let pod = list(ListCapacityRequest { pod_id: place.pod.id.clone(), r#type: Some(5), ..Default::default() }).await;
+        assert_eq!((pod.capacity[0].pod_name(), pod.capacity[0].capacity_used()), ("POD0", 2));
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    async fn a_host_is_reconnected(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        let host = testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        let job = ok(cloud.hosts().reconnect(request(&root, ReconnectHostRequest { id: host.id.clone(), ..Default::default() })).await).unwrap();
+        let ended = cloud.ended(&root, &job.job_id).await;
+        assert_eq!((ended.job_status(), ended.job_instance_type(), ended.job_instance_id()), (1, "Host", host.id()));
+        let shown = Host::decode(ended.job_result.unwrap().output.as_slice()).unwrap();
+        assert_eq!((shown.id(), shown.state()), (host.id(), "Up"));
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    async fn simulated_faults_are_set_and_taken_back(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        let configure = ConfigureSimulatorRequest {
+            zone_id: place.zone.id.clone(),
+            name: Some("StartCommand".into()),
+            value: Some("result:fail".into()),
+            count: Some(1),
+            ..Default::default()
+        };
+        let mock = ok(cloud.mocks().configure(request(&root, configure.clone())).await).unwrap();
+        assert_eq!((mock.name(), mock.count(), mock.zone_id.is_some(), mock.pod_id), ("StartCommand", 1, true, None));
+        let shown = ok(cloud.mocks().query(request(&root, QuerySimulatorMockRequest { id: mock.id })).await).unwrap();
+        assert_eq!(shown.count(), 1);
+        let wrong = ConfigureSimulatorRequest { value: Some("explode".into()), ..configure };
+        assert_eq!(refused(cloud.mocks().configure(request(&root, wrong)).await).0, 431);
+        let cleanup = CleanupSimulatorMockRequest { id: mock.id };
+        assert!(ok(cloud.mocks().cleanup(request(&root, cleanup.clone())).await).unwrap().success);
+        assert_eq!(refused(cloud.mocks().cleanup(request(&root, cleanup)).await).0, 431);
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    async fn a_repeated_addition_adds_once(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        let caller = keyed(root(), "host-1");
+        let add = async || ok(cloud.hosts().add(request(&caller, new_host(&place, 1))).await).unwrap();
+        let (one, two) = (add().await, add().await);
+        assert_eq!(first(&one).id(), first(&two).id());
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM hosts").await, 2);
+        factory.end().await;
+        cloud.end().await;
+    }
+}
