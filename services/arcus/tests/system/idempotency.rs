@@ -1,0 +1,28 @@
+//! The same request, sent again because its answer was lost.
+
+use crate::dev::{Dev, deploy_params};
+use serde_json::Value;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_sent_three_times_makes_one_machine() {
+    let dev = Dev::with_zone(2).await;
+    let (api, ids) = (dev.api(), dev.ids().await);
+    let mut params = deploy_params(&ids, "once");
+    params.push(("idempotencykey", "order-66"));
+    // Two connections break at different moments before the answer comes.
+    for patience in [0, 3] {
+        let _ = tokio::time::timeout(Duration::from_millis(patience), api.call("deployVirtualMachine", &params)).await;
+    }
+    let done = api.run("deployVirtualMachine", &params).await.unwrap();
+    let again = api.run("deployVirtualMachine", &params).await.unwrap();
+    assert_eq!(done.pointer("/virtualmachine/id"), again.pointer("/virtualmachine/id"));
+    let listed = api.call("listVirtualMachines", &[("name", "once"), ("listall", "true")]).await.unwrap();
+    assert_eq!(listed.get("count").and_then(Value::as_i64), Some(1), "{listed}");
+    // The key belongs to its request.
+    let other: Vec<(&str, &str)> = params.iter().map(|(k, v)| if *k == "name" { (*k, "twice") } else { (*k, *v) }).collect();
+    let refused = api.call("deployVirtualMachine", &other).await.unwrap_err().to_string();
+    assert!(refused.contains("idempotency"), "{refused}");
+    dev.settle().await;
+    dev.audit();
+}

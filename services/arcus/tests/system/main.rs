@@ -1,0 +1,11 @@
+//! The whole system, as a process: life cycle, concurrency, idempotency, kills.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod bad_input;
+mod books;
+mod concurrency;
+mod dev;
+mod idempotency;
+mod kill;
+mod tenants;
+mod wire;
