@@ -130,7 +130,7 @@ pub fn command(method: &MethodDescriptor) -> Option<CommandInfo> {
         command.response.clone()
     };
     Some(CommandInfo {
-        owner: owned(&owner(&service).unwrap_or_default()),
+        owner: owned(&owner(service).unwrap_or_default()),
         service: owned(service.full_name()),
         method: owned(method.name()),
         request: owned(method.input().full_name()),

@@ -331,7 +331,8 @@ impl From<Status> for ApiError {
             Code::InvalidArgument | Code::OutOfRange => Self::param(status.message()),
             Code::Unauthenticated => Self::unauthenticated(status.message()),
             Code::PermissionDenied => Self::permission(status.message()),
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::unavailable(text),
+            // Unknown is what tonic makes of a connection that broke under a call; our handlers never answer it.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Self::unavailable(text),
             Code::Aborted => Self::concurrent(status.message()),
             _ => Self::internal(text),
         }

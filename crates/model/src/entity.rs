@@ -70,7 +70,9 @@ pub const fn source_of(kind: Ref) -> Option<EntitySource> {
         Ref::Iso => Some(EntitySource { table: "templates", ownership: AccountOrPublic, condition: Some("format = 'ISO'") }),
         Ref::OsType => source("os_types", Nobody),
         Ref::OsCategory => source("os_categories", Nobody),
+        Ref::HypervisorCapabilities => source("hypervisor_caps", Nobody),
         Ref::Job => source("jobs", Account),
+        Ref::Event => source("events", Account),
         _ => None,
     }
 }

@@ -64,8 +64,10 @@ impl Process {
 
     /// Whether the server runs.
     pub fn alive(&self) -> bool {
-        // A zombie has no command line.
-        std::fs::read(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|c| !c.is_empty())
+        // Not the command line: that is empty for an instant during exec, too.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_some_and(|s| !matches!(s, 'Z' | 'X'))
     }
 
     /// The end of what the server wrote, for messages.

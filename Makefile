@@ -1,0 +1,47 @@
+# Arcus. `make run` and `make test` are all that a newcomer needs; both install what they need themselves.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+ARGS ?=
+PY := target/clients/bin/python
+
+.PHONY: help run test test-rust test-clients clients lint coverage bench clean
+
+help: ## show this
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## build and start Arcus on this machine (ARGS="--zone demo --hosts 20")
+	@deploy/setup-dev run
+	@cargo build --release --bin arcus
+	@exec target/release/arcus dev $(ARGS)
+
+test: ## run all tests: Rust, and real CloudStack clients
+	@deploy/setup-dev test
+	@$(MAKE) --no-print-directory test-rust
+	@$(MAKE) --no-print-directory test-clients
+
+test-rust: ## the Rust tests only (SQLite, MariaDB, etcd)
+	cargo test --workspace
+
+clients: ## install the pinned real clients into target/clients
+	@test -x $(PY) || python3 -m venv target/clients
+	@$(PY) -m pip install -q --disable-pip-version-check -r tests/clients/requirements.txt
+
+test-clients: clients ## real clients against a running Arcus
+	cargo build --bin arcus
+	$(PY) tests/clients/run.py --arcus target/debug/arcus
+
+lint: ## formatting, clippy, licences and bans
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null 2>&1; then cargo deny --offline check licenses bans sources; else echo "lint: cargo-deny isn't installed: licences and bans are not checked"; fi
+
+coverage: ## which requirement rows are proven by a test, which not
+	@python3 tests/coverage.py
+
+bench: ## figures of docs/performance.md (see tests/bench/README.md)
+	cargo build --release --bin arcus --bin arcus-bench
+	target/release/arcus-bench $(ARGS)
+
+clean: ## remove everything built
+	cargo clean
+	rm -rf data
