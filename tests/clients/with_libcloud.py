@@ -15,7 +15,8 @@ def main(endpoint, key, secret):
     image = driver.list_images(location)[0]
     size = next(s for s in driver.list_sizes(location) if s.name == "bench.tiny")
     network = driver.ex_list_networks()[0]
-    node = driver.create_node(name="libcloud-vm", size=size, image=image, location=location, networks=[network])
+    node = driver.create_node(name="libcloud-vm", size=size, image=image, location=location, networks=[network],
+                              ex_start_vm=True)  # its default is a stopped machine
     assert node.state == NodeState.RUNNING, node
     nodes = [n for n in driver.list_nodes() if n.id == node.id]
     assert len(nodes) == 1 and nodes[0].private_ips, nodes
@@ -27,7 +28,6 @@ def main(endpoint, key, secret):
     driver.ex_list_ip_forwarding_rules()
     driver.list_volumes()
     driver.list_key_pairs()
-    driver.ex_list_network_offerings()
     driver.ex_list_disk_offerings()
     driver.ex_limits()
     assert driver.destroy_node(node, ex_expunge=True)

@@ -31,6 +31,9 @@ pub fn check(
     Ok(())
 }
 
+/// Parameters by which callers choose the UUID of what is made.
+const CHOSEN_IDS: &[&str] = &["customid", "customjobid"];
+
 fn one(command: &str, param: &ParamInfo, value: &Value<'_>) -> Result<(), ApiError> {
     if !is_given(param, value) {
         return if param.required {
@@ -48,6 +51,13 @@ fn one(command: &str, param: &ParamInfo, value: &Value<'_>) -> Result<(), ApiErr
     {
         return Err(ApiError::long_param(command, &param.path, param.length));
     }
+    if let Value::Text(text) = value
+        && CHOSEN_IDS.contains(&param.name.as_ref())
+        && !text.is_empty()
+        && !is_uuid(text)
+    {
+        return Err(ApiError::bad_value(command, &param.path, text));
+    }
     if param.not_empty && matches!(value, Value::Text("")) {
         return Err(ApiError::empty_param(&param.path));
     }
@@ -61,6 +71,15 @@ fn one(command: &str, param: &ParamInfo, value: &Value<'_>) -> Result<(), ApiErr
         return Err(ApiError::invalid_param(&param.path));
     }
     Ok(())
+}
+
+/// Whether a text is a UUID as it is kept: in lower case, with hyphens.
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, b)| match at {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
+        })
 }
 
 /// Whether a value counts as given. An empty id is none: 4.11 never looks it up.

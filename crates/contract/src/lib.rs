@@ -10,7 +10,7 @@ mod request;
 pub mod secret;
 
 pub use api::{Access, Caller, Execution, Form, Ref, RoleType};
-pub use check::{check, refs};
+pub use check::{check, is_uuid, refs};
 pub use error::{ApiError, INTERNAL_TEXT};
 pub use page::Page;
 pub use request::{CommandInfo, ParamInfo, RefParam, Request, Value, Values, WireType};

@@ -60,9 +60,17 @@ pub trait Scenario: Send + Sync {
     fn submit(&self, world: &Self::World, jobs: &Jobs) -> impl Future<Output = Result<String, ApiError>> + Send;
     /// What the world looks like, without what every run changes (ids of jobs, times).
     fn look(&self, world: &Self::World) -> impl Future<Output = String> + Send;
+    /// What the world looks like once the job has ended; a scenario may let duties finish their part first.
+    fn look_ended(&self, world: &Self::World) -> impl Future<Output = String> + Send {
+        self.look(world)
+    }
     /// What it must look like when the job has failed: as before it was submitted, unless that leaves a trace.
     fn look_failed(&self, before: &str) -> String {
         before.to_owned()
+    }
+    /// Whether a failed job may leave `after`; for jobs that have a point of no return, and so more than one way to fail.
+    fn may_fail_as(&self, before: &str, _succeeded: &str, after: &str) -> bool {
+        after == self.look_failed(before)
     }
 }
 
@@ -84,34 +92,36 @@ pub async fn prove<S: Scenario>(scenario: &S, steps: &[&str]) -> Result<Proof, S
     let calm = run(scenario, BTreeMap::new()).await?;
     proof.runs += 1;
     let succeeded = calm.expect_success()?.to_owned();
-    let failed = scenario.look_failed(&calm.before);
     for step in steps {
         if !calm.trace.iter().any(|p| p.strip_prefix("before ") == Some(step)) {
             return Err(format!("step {step} was never reached; reached: {:?}", calm.trace));
         }
     }
-    let mut undo_points: BTreeMap<String, String> = BTreeMap::new();
+    let mut undo_points: BTreeMap<String, (String, bool)> = BTreeMap::new();
     for point in points_of(&calm) {
         proof.points.insert(point.clone());
         let killed = run(scenario, [(point.clone(), Fault::Kill)].into()).await?;
-        killed.compare(&succeeded, &failed, Some(JobState::Done))?;
+        killed.compare(scenario, &succeeded, Some(JobState::Done))?;
         let broken = run(scenario, [(point.clone(), Fault::Fail)].into()).await?;
-        broken.compare(&succeeded, &failed, (point != "after finish").then_some(JobState::Failed))?;
+        broken.compare(scenario, &succeeded, (point != "after finish").then_some(JobState::Failed))?;
         proof.runs += 2;
+        // With nothing to undo, the failure is journaled by the commit that ends the job.
+        let journaled = broken.trace.iter().any(|p| p == "after fail");
         for later in points_of(&broken) {
             if !calm.trace.contains(&later) {
                 // The last forward point leaves the most to undo.
-                undo_points.insert(later, point.clone());
+                undo_points.insert(later, (point.clone(), journaled));
             }
         }
     }
-    for (undo, cause) in undo_points {
+    for (undo, (cause, journaled)) in undo_points {
         proof.points.insert(undo.clone());
         for fault in [Fault::Fail, Fault::Kill] {
             let faults = [(cause.clone(), Fault::Fail), (undo.clone(), fault)].into();
             // Killed before the failure was journaled, the job is simply run again, and may succeed.
-            let state = (undo != "before fail" || fault != Fault::Kill).then_some(JobState::Failed);
-            run(scenario, faults).await?.compare(&succeeded, &failed, state)?;
+            let told = if journaled { "before fail" } else { "before abort" };
+            let state = (undo != told || fault != Fault::Kill).then_some(JobState::Failed);
+            run(scenario, faults).await?.compare(scenario, &succeeded, state)?;
             proof.runs += 1;
         }
     }
@@ -140,15 +150,17 @@ impl Run {
         }
     }
 
-    fn compare(&self, succeeded: &str, failed: &str, state: Option<JobState>) -> Result<(), String> {
-        let wanted = if self.job.state == JobState::Done { succeeded } else { failed };
+    fn compare<S: Scenario>(&self, scenario: &S, succeeded: &str, state: Option<JobState>) -> Result<(), String> {
+        let done = self.job.state == JobState::Done;
+        let good = if done { self.after == succeeded } else { scenario.may_fail_as(&self.before, succeeded, &self.after) };
         let told = format!("with {:?} the job ended as {:?} ({:?})", self.faults, self.job.state, self.job.error());
         if let Some(state) = state
             && state != self.job.state
         {
             return Err(format!("{told} instead of {state:?}"));
         }
-        if self.after != wanted {
+        if !good {
+            let wanted = if done { succeeded } else { &scenario.look_failed(&self.before) };
             return Err(format!("{told}, and left\n{}\ninstead of\n{wanted}\npoints: {:?}", self.after, self.trace));
         }
         Ok(())
@@ -227,7 +239,7 @@ async fn run<S: Scenario>(scenario: &S, faults: BTreeMap<String, Fault>) -> Resu
     };
     trace.append(&mut plan.trace());
     let left = plan.left();
-    let after = scenario.look(&world).await;
+    let after = scenario.look_ended(&world).await;
     incarnation.end().await;
     // "after abort" and "after finish" come when the job has ended already.
     if let Some((point, _)) = left.iter().find(|(p, _)| !matches!(p.as_str(), "after abort" | "after finish")) {

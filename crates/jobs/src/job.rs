@@ -26,6 +26,11 @@ pub trait Job: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// How steps are undone, as data.
     type Undo: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
 
+    /// How what was done before the job was accepted is undone when it fails: after all steps, whichever was the first.
+    fn accepted(&self) -> Option<Self::Undo> {
+        None
+    }
+
     /// The work. Ends with [`crate::finish!`].
     fn run(self, world: Arc<Self::World>, ctx: Ctx) -> impl Future<Output = Result<Finished, ApiError>> + Send;
 
@@ -98,6 +103,8 @@ pub(crate) trait Kind: Send + Sync {
     fn run(&self, input: &[u8], ctx: Ctx) -> Result<BoxFuture<'static, Result<Finished, ApiError>>, ApiError>;
     fn undo(&self, input: &[u8], undo: &[u8], cx: UndoCx)
     -> Result<BoxFuture<'static, Result<(), ApiError>>, ApiError>;
+    /// The undo data of the acceptance.
+    fn accepted(&self, input: &[u8]) -> Result<Option<Vec<u8>>, ApiError>;
     fn abort<'a>(
         &self,
         input: &[u8],
@@ -132,6 +139,11 @@ impl<J: Job> Kind for KindOf<J> {
         let job: J = decode(input, "the job's input")?;
         let undo: J::Undo = decode(undo, "the step's undo")?;
         Ok(job.undo(self.world.clone(), undo, cx).boxed())
+    }
+
+    fn accepted(&self, input: &[u8]) -> Result<Option<Vec<u8>>, ApiError> {
+        let job: J = decode(input, "the job's input")?;
+        job.accepted().map(|undo| crate::step::encode(&undo, "the acceptance's undo")).transpose()
     }
 
     fn abort<'a>(

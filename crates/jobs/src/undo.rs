@@ -21,6 +21,9 @@ use tokio::time::Instant;
 /// How long an undo may take before it counts as past its deadline. It is tried on.
 const UNDO_DEADLINE: Duration = Duration::from_secs(600);
 
+/// Name of the journal's entry for what was done before the acceptance.
+const ACCEPT: &str = "accept";
+
 /// What an undo has besides its data. Undo remotely with [`UndoCx::call`], locally with [`crate::undo_step!`], last.
 #[derive(Clone)]
 pub struct UndoCx {
@@ -122,8 +125,21 @@ impl Run {
             entry.seq_no = self.next_no();
         }
         owed.append(&mut begun);
+        if !self.memory().journal.contains_key(ACCEPT) {
+            owed.extend(self.acceptance());
+        }
         owed.sort_by_key(|e| -e.seq_no);
         owed
+    }
+
+    /// What was done before the job was accepted comes first in the journal, and is undone last.
+    fn acceptance(&self) -> Option<Entry> {
+        let undo = self.kind.accepted(&self.facts.input).unwrap_or_else(|error| {
+            // The same input was read when it was accepted.
+            tracing::error!(job = self.facts.uuid, %error, "the acceptance can't be undone");
+            None
+        });
+        undo.map(|undo| Entry { name: ACCEPT.to_owned(), seq_no: -1, undo: Some(undo), ..Entry::default() })
     }
 
     /// Effects of an earlier worker that this one never got to: they were not journaled, but the receiver knows them.

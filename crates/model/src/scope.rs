@@ -125,10 +125,10 @@ pub fn may_act_for(caller: &Caller, owner: &Owner) -> bool {
     }
 }
 
-/// The owner that a create command names by `account` and `domainid`; the caller when it names none.
+/// The owner that a create command names by `account` and `domainid`; the caller when it names no account.
 ///
 /// # Errors
-/// 431 when the account doesn't exist, 531 when the caller may not act for it.
+/// 431 when the account doesn't exist, 531 when the caller may not act for it, or the domain is out of its reach.
 pub async fn owner_for_create(
     db: &Db,
     caller: &Caller,
@@ -136,6 +136,10 @@ pub async fn owner_for_create(
     domain: Option<(i64, &str)>,
 ) -> Result<Owner, ApiError> {
     let Some(name) = account else {
+        // As in 4.11 a domain alone names nobody; a foreign one is no matter to pass over all the same.
+        if let Some((_, path)) = domain {
+            reach(caller, path)?;
+        }
         return Ok(Owner::caller(caller));
     };
     let domain_id = domain.map_or(caller.domain_id, |(id, _)| id);

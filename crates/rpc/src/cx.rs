@@ -135,15 +135,7 @@ impl Rpc {
 
 /// `-1` passes as a number that means "none" or "all"; a parameter that came after 4.0 drops what is no UUID.
 fn readable(param: &RefParam<'_>, value: &str) -> bool {
-    value != "-1" && (!param.since || is_uuid(value))
-}
-
-fn is_uuid(value: &str) -> bool {
-    value.len() == 36
-        && value.bytes().enumerate().all(|(i, b)| match i {
-            8 | 13 | 18 | 23 => b == b'-',
-            _ => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
-        })
+    value != "-1" && (!param.since || contract::is_uuid(value))
 }
 
 /// The caller that an authenticated peer asserts.

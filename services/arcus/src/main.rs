@@ -17,7 +17,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs all services in this process, with a simulator.
-    Dev(dev::DevArgs),
+    Dev(Box<dev::DevArgs>),
     /// Checks that the books agree: exit 0 clean, 1 violations, 2 could not check.
     Audit(AuditArgs),
 }
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Dev(args) => report(runtime.block_on(dev::run(args))),
+        Command::Dev(args) => report(runtime.block_on(dev::run(*args))),
         Command::Audit(args) => match runtime.block_on(check(args)) {
             Ok(0) => ExitCode::SUCCESS,
             Ok(_) => ExitCode::from(1),

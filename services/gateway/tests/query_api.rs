@@ -303,7 +303,8 @@ async fn apis_are_listed_by_role() {
 
     let one = cloud.get(USER, &[("command", "listApis"), ("name", "listZones")]).await.json();
     let api = &one["listapisresponse"]["api"][0];
-    let recorded: serde_json::Value = serde_json::from_str(include_str!("../../../tests/contract/golden/049-listApis-one.json")).unwrap();
+    let recorded: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/contract/golden/049-listApis-one.json")).unwrap();
     let recorded = &recorded["body"]["listapisresponse"]["api"][0];
     assert_eq!((&api["name"], &api["isasync"]), (&recorded["name"], &recorded["isasync"]));
     let find = |of: &serde_json::Value, name: &str| {

@@ -14,9 +14,15 @@ const BYTES: usize = 64;
 /// # Errors
 /// 530 when the system gives no randomness.
 pub fn fresh() -> Result<String, ApiError> {
-    let mut bytes = [0u8; BYTES];
-    rand::fill(&mut bytes).map_err(|_| ApiError::internal("the system gives no random bytes"))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+    loop {
+        let mut bytes = [0u8; BYTES];
+        rand::fill(&mut bytes).map_err(|_| ApiError::internal("the system gives no random bytes"))?;
+        let key = URL_SAFE_NO_PAD.encode(bytes);
+        // A key that begins with a dash would be taken for a flag by every command line.
+        if !key.starts_with('-') {
+            return Ok(key);
+        }
+    }
 }
 
 fn place(user: i64) -> String {

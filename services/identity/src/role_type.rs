@@ -64,7 +64,6 @@ mod tests {
     use super::*;
 
     #[test]
-    // covers: IAM-021, IAM-043
     fn account_types_and_kinds_belong_together() {
         assert_eq!(ALL.map(account_type), [1, 3, 2, 0]);
         assert_eq!(ALL.map(bit), [1, 2, 4, 8]);

@@ -99,7 +99,6 @@ mod tests {
     }
 
     #[test]
-    // covers: IAM-045
     fn stars_match_any_run_and_case_does_not_count() {
         for (pattern, command, expected) in [
             ("*", "listZones", true),
@@ -121,7 +120,6 @@ mod tests {
     }
 
     #[test]
-    // covers: IAM-046, IAM-049
     fn the_first_match_decides_and_defaults_follow() {
         let role = rights(9, RoleType::User, &[("listVirtualMachines", false), ("list*", true)]);
         assert!(!role.allow("listVirtualMachines"));

@@ -9,6 +9,11 @@
 //!
 //! What this crate doesn't know: VMs beyond their number and name, hosts beyond "is it there", how agents do it.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // a test that can't go on has failed
+
+#[cfg(test)]
+extern crate self as arcus_network; // the tests' support speaks of this crate by name
+
 mod address;
 mod api;
 mod attachment;
@@ -20,11 +25,10 @@ mod router;
 mod store;
 mod world;
 
+use ::store::Migration;
 use contract::ApiError;
 use jobs::Jobs;
 use node::Node;
-use ::store::Migration;
-use std::sync::Arc;
 use tonic::service::Routes;
 use world::World;
 
@@ -32,6 +36,11 @@ use world::World;
 pub const MIGRATIONS: &[Migration] = &[
     Migration { owner: "network", file: "0001_physical.sql", sql: include_str!("../migrations/0001_physical.sql") },
     Migration { owner: "network", file: "0002_networks.sql", sql: include_str!("../migrations/0002_networks.sql") },
+    Migration {
+        owner: "network",
+        file: "0003_nics_removed.sql",
+        sql: include_str!("../migrations/0003_nics_removed.sql"),
+    },
 ];
 
 /// First numbers of a fresh install (4.11's).
@@ -42,21 +51,18 @@ const FIRST: &[(&str, i64)] = &[("networks", 200), ("physical_networks", 200)];
 /// # Errors
 /// Those of the database.
 pub async fn start(node: Node) -> Result<Routes, ApiError> {
-    let world = begin(&node, |builder| builder).await?;
-    Ok(api::routes(&world))
-}
-
-async fn begin(node: &Node, faults: impl FnOnce(jobs::Builder) -> jobs::Builder) -> Result<Arc<World>, ApiError> {
     store::offerings::seed(&node.db, &catalogue::seeds()?).await?;
     for (kind, first) in FIRST {
         node.db.start_ids(kind, *first).await?;
     }
     let builder = Jobs::builder(node.db.clone(), node.coord.clone(), "network", node.replica.clone());
     let world = World::new(node.clone(), builder.handle());
-    faults(job::register(builder, &world)).start(node.stop.clone(), &node.tasks);
+    job::register(builder, &world).start(node.stop.clone(), &node.tasks);
+    let following = world.clone();
+    node.spawn("network-views", async move { following.follow().await });
     let watched = world.clone();
     node.duty("network-routers", move |term| router::watch(watched.clone(), term));
     let collected = world.clone();
     node.duty("network-gc", move |term| network::gc::collect(collected.clone(), term));
-    Ok(world)
+    Ok(api::routes(&world))
 }

@@ -6,12 +6,15 @@ use contract::ApiError;
 use contract::api::Caller;
 use contract_identity::limits_client::LimitsClient;
 use contract_identity::{ReleaseRequest, ReserveRequest, ResourceAmount};
+use coord::Notice;
 use jobs::Jobs;
 use node::Node;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::OwnedMutexGuard;
 
+/// The topic of changed networks; the payload is the number.
+const CHANGED: &str = "network/changed";
 /// Resource type of public addresses (enums.json).
 pub const LIMIT_PUBLIC_IP: i32 = 1;
 /// Resource type of networks.
@@ -45,6 +48,23 @@ impl World {
             node,
             jobs,
         })
+    }
+
+    /// A network, or what belongs to it, has changed: replicas read it anew. Nothing rests on their hearing of it.
+    pub fn changed(&self, network: i64) {
+        self.views.forget(network);
+        self.node.coord.publish(CHANGED, &network.to_string());
+    }
+
+    /// Forgets what other replicas have changed.
+    pub async fn follow(&self) {
+        let mut changes = self.node.coord.subscribe(CHANGED);
+        loop {
+            match changes.next().await {
+                Notice::Message(id) => id.parse().into_iter().for_each(|id| self.views.forget(id)),
+                Notice::Missed => self.views.clear(),
+            }
+        }
     }
 
     /// The page that a request asks for.

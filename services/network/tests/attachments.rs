@@ -12,13 +12,14 @@ use support::{Lab, VmJob, What};
 
 testkit::databases! {
     /// A fresh network and 200 deploys at once: implemented once, no address twice, few commands for many leases.
-    // covers: NET-004, NET-009, VM-088
+    // covers: VM-088
     async fn two_hundred_deploys_share_a_fresh_network(db: testkit::TestDb) {
         let lab = Lab::new(db.url()).await;
         lab.zone("100-1500", "192.168.0.100").await;
         let (network, uuid) = lab.isolated("10.2.0.1", "255.255.240.0").await;
         let before = lab.network(&uuid).await;
         assert_eq!((before.state.as_deref(), before.vlan.as_deref()), (Some("Allocated"), None));
+        assert_eq!(lab.number("SELECT COUNT(*) FROM routers").await, 0);
         let all = join_all((0..200).map(|vm| lab.vm(VmJob::deploy(1000 + vm, network, Some(vm % 3 + 1))))).await;
         let nics: Vec<net::NicSpec> = all.into_iter().map(|r| r.unwrap().nics.remove(0)).collect();
         assert_eq!(nics.iter().map(|n| &n.ip4).collect::<HashSet<_>>().len(), 200);
@@ -26,6 +27,8 @@ testkit::databases! {
         assert!(nics.iter().all(|n| n.gateway == "10.2.0.1" && n.ip4 != "10.2.0.1" && n.broadcast_uri.starts_with("vlan://")));
         let after = lab.network(&uuid).await;
         assert_eq!(after.state.as_deref(), Some("Implemented"));
+        assert!(after.vlan.is_some());
+        assert_eq!(lab.number("SELECT COUNT(*) FROM routers WHERE state = 'Running'").await, 1);
         let routers = lab.hosts.all();
         assert_eq!(routers.len(), 1, "one router on one host");
         assert_eq!(routers[0].2.leases.len(), 200);
@@ -59,7 +62,6 @@ testkit::databases! {
     }
 
     /// Until the range is exhausted no request fails; what is given back is given again.
-    // covers: NET-026
     async fn a_range_is_given_to_the_last_address(db: testkit::TestDb) {
         let lab = Lab::new(db.url()).await;
         lab.zone("100-1500", "192.168.0.100").await;
@@ -94,7 +96,6 @@ testkit::databases! {
         lab.audit().await;
     }
 
-    // covers: NET-047
     async fn wishes_are_met_or_refused(db: testkit::TestDb) {
         let lab = Lab::new(db.url()).await;
         lab.zone("100-1500", "192.168.0.100").await;
@@ -199,18 +200,64 @@ testkit::databases! {
     // covers: NET-018
     async fn a_network_without_a_host_or_address_stays_allocated(db: testkit::TestDb) {
         let lab = Lab::new(db.url()).await;
-        lab.zone("100-100", "192.168.0.2").await;
+        lab.zone("100-101", "192.168.0.2").await;
         let (network, uuid) = lab.isolated("10.2.0.1", "255.255.255.0").await;
         lab.hosts.candidates.lock().unwrap().clear();
         assert_eq!(lab.vm(VmJob::deploy(1, network, Some(1))).await.unwrap_err().code, 533);
         assert_eq!(lab.network(&uuid).await.state.as_deref(), Some("Allocated"));
         lab.hosts.candidates.lock().unwrap().push(1);
         lab.vm(VmJob::deploy(1, network, Some(1))).await.unwrap();
-        // The only VLAN and the only address are taken.
+        // The only address is taken.
         let (second, uuid) = lab.isolated("10.3.0.1", "255.255.255.0").await;
         assert_eq!(lab.vm(VmJob::deploy(2, second, Some(1))).await.unwrap_err().code, 533);
         assert_eq!(lab.network(&uuid).await.state.as_deref(), Some("Allocated"));
         lab.audit().await;
         assert_eq!(lab.counts.of(1), 1);
+        // With another range it works; the third network finds no VLAN.
+        let message = net::CreateVlanIpRangeRequest {
+            zone_id: Some("zone-1".into()),
+            vlan: Some("50".into()),
+            gateway: Some("192.168.0.1".into()),
+            netmask: Some("255.255.240.0".into()),
+            start_ip: Some("192.168.0.3".into()),
+            end_ip: Some("192.168.0.9".into()),
+            ..Default::default()
+        };
+        let mut ranges = net::vlan_ip_ranges_client::VlanIpRangesClient::new(lab.channel());
+        ranges.create(rpc::cx::request(&lab.admin, message)).await.unwrap();
+        lab.vm(VmJob::deploy(2, second, Some(1))).await.unwrap();
+        assert_eq!(lab.network(&uuid).await.state.as_deref(), Some("Implemented"));
+        let (third, _) = lab.isolated("10.4.0.1", "255.255.255.0").await;
+        let full = lab.vm(VmJob::deploy(3, third, Some(1))).await.unwrap_err();
+        assert!(full.code == 533 && full.full_text().contains("vnet"), "{full}");
+        assert_eq!(lab.counts.of(1), 2, "the address that was reserved went back");
+        lab.audit().await;
+    }
+
+    /// Two networks, one of them another zone's.
+    // covers: NET-030
+    async fn a_vm_has_one_default_network(db: testkit::TestDb) {
+        let lab = Lab::new(db.url()).await;
+        lab.zone("100-1500", "192.168.0.100").await;
+        let (one, _) = lab.isolated("10.2.0.1", "255.255.255.0").await;
+        let (two, _) = lab.isolated("10.3.0.1", "255.255.255.0").await;
+        let (three, _) = lab.isolated("10.4.0.1", "255.255.255.0").await;
+        let vm = VmJob { networks: vec![two, one, three], ..VmJob::deploy(1, one, Some(1)) };
+        let made = lab.vm(vm.clone()).await.unwrap().nics;
+        assert_eq!(made.iter().map(|n| (n.network_id, n.device_id, n.default_nic)).collect::<Vec<_>>(), [(two, 0, true), (one, 1, false), (three, 2, false)]);
+        assert_eq!(lab.hosts.all().len(), 3);
+        // Many such VMs at once, in every order.
+        let orders = [[one, two, three], [three, two, one], [two, three, one]];
+        let all = join_all((2..32).map(|n| lab.vm(VmJob { networks: orders[usize::try_from(n % 3).unwrap()].to_vec(), ..VmJob::deploy(n, one, Some(1)) }))).await;
+        assert!(all.iter().all(Result::is_ok));
+        assert!(lab.hosts.all().iter().all(|(_, _, r)| r.leases.len() == 31));
+        // covers: NET-001
+        let foreign = net::AllocateNicsRequest { zone_id: 2, ..VmJob::deploy(40, one, None).request() };
+        let mut attachments = net::attachments_client::AttachmentsClient::new(lab.channel());
+        let refused = attachments.check(rpc::cx::request(&lab.admin, foreign)).await.unwrap_err();
+        assert_eq!(contract::ApiError::from(refused).code, 431);
+        assert_eq!(lab.number("SELECT COUNT(*) FROM nics WHERE vm_id = 40").await, 0);
+        lab.vm(vm.then(What::Expunge)).await.unwrap();
+        lab.audit().await;
     }
 }

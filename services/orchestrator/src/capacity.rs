@@ -65,11 +65,7 @@ fn vlan_count(text: &str) -> i64 {
 /// Lists capacity.
 pub async fn list(world: &World, cx: &Cx, r: ListCapacityRequest) -> Result<ListCapacityResponse, ApiError> {
     let page = world.page(r.page, r.page_size)?;
-    let within = Within {
-        zone: cx.refs.id("zoneid")?,
-        pod: cx.refs.id("podid")?,
-        cluster: cx.refs.id("clusterid")?,
-    };
+    let within = Within { zone: cx.refs.id("zoneid")?, pod: cx.refs.id("podid")?, cluster: cx.refs.id("clusterid")? };
     let level = match (within.cluster, within.pod) {
         (Some(_), _) => Level::Cluster,
         (None, Some(_)) => Level::Pod,
@@ -168,7 +164,14 @@ async fn summed(db: &Db, within: Within, level: Level, only: Option<i32>) -> Res
     }
     if level == Level::Zone {
         for zone in rows::zones(db, within).await? {
-            figures.extend(kinds.iter().map(|kind| Figure { kind: *kind, zone, pod: None, cluster: None, used: 0, total: 0 }));
+            figures.extend(kinds.iter().map(|kind| Figure {
+                kind: *kind,
+                zone,
+                pod: None,
+                cluster: None,
+                used: 0,
+                total: 0,
+            }));
         }
     }
     figures.retain(|f| kinds.contains(&f.kind) && only.is_none_or(|o| o == f.kind));

@@ -14,7 +14,8 @@ use config::{Scope, keys};
 use contract::ApiError;
 use contract::api::Success;
 use contract_infra::{
-    AddClusterRequest, Capacity, Cluster, DeleteClusterRequest, ListClustersRequest, ListClustersResponse, UpdateClusterRequest,
+    AddClusterRequest, Capacity, Cluster, DeleteClusterRequest, ListClustersRequest, ListClustersResponse,
+    UpdateClusterRequest,
 };
 use model::state::AllocationState;
 use rpc::Cx;
@@ -238,7 +239,9 @@ pub fn cluster_name(name: &str) -> Result<String, ApiError> {
 }
 
 fn name_taken(name: &str, pod: &str) -> ApiError {
-    ApiError::param(format!("Unable to create cluster {name} in pod {pod}: a cluster with that name already exists there."))
+    ApiError::param(format!(
+        "Unable to create cluster {name} in pod {pod}: a cluster with that name already exists there."
+    ))
 }
 
 fn gone() -> ApiError {

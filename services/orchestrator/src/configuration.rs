@@ -60,8 +60,7 @@ pub fn list(world: &World, cx: &Cx, r: &ListConfigurationsRequest) -> Result<Lis
     };
     let found: Vec<&Setting> = settings.registry().iter().filter(matches).collect();
     let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
-    let configuration =
-        cut(found, page).into_iter().map(|s| message(s, settings.text(s, scope), scope)).collect();
+    let configuration = cut(found, page).into_iter().map(|s| message(s, settings.text(s, scope), scope)).collect();
     Ok(ListConfigurationsResponse { count: Some(count), configuration })
 }
 
@@ -182,7 +181,10 @@ mod tests {
     fn an_answer_shows_what_is_in_force() {
         let none = || None;
         assert_eq!(after(setting("expunge.delay"), Scope::Global, " 20 ", none).as_deref(), Some("20"));
-        assert_eq!(after(setting("expunge.delay"), Scope::Global, "", none).as_deref(), setting("expunge.delay").unset_value());
+        assert_eq!(
+            after(setting("expunge.delay"), Scope::Global, "", none).as_deref(),
+            setting("expunge.delay").unset_value()
+        );
         assert_eq!(after(setting("alert.email.sender"), Scope::Global, "null", none), None);
         let global = || Some("7".to_owned());
         assert_eq!(after(setting("cpu.overprovisioning.factor"), Scope::Cluster(1), "", global).as_deref(), Some("7"));

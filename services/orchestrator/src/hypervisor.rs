@@ -4,7 +4,8 @@ use crate::store::{clusters, hypervisors};
 use crate::world::World;
 use contract::ApiError;
 use contract_infra::{
-    Hypervisor, HypervisorCapabilities, ListHypervisorCapabilitiesRequest, ListHypervisorCapabilitiesResponse, ListHypervisorsResponse,
+    Hypervisor, HypervisorCapabilities, ListHypervisorCapabilitiesRequest, ListHypervisorCapabilitiesResponse,
+    ListHypervisorsResponse,
 };
 use rpc::Cx;
 

@@ -6,6 +6,7 @@
 //!   [`configuration`], [`mock`], [`pick`].
 //! * `store`: the SQL.
 //! * [`install`]: what a fresh installation has.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // a test that can't go on has failed
 
 pub mod api;
 pub mod async_job;
@@ -83,6 +84,7 @@ impl Orchestrator {
     /// Begins background work, and gives what other services and agents in this process call.
     pub fn serve(&self) -> Routes {
         host::sweep::start(&self.world);
+        host::facts::start(&self.world);
         vm::start(&self.vms);
         api::routes(&self.world, &self.vms)
     }

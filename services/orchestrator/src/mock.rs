@@ -5,7 +5,9 @@ use crate::world::World;
 use contract::ApiError;
 use contract::api::Success;
 use contract_agent::{Command, Mock, QueryMocks, SetMocks, command, outcome};
-use contract_infra::{CleanupSimulatorMockRequest, ConfigureSimulatorRequest, QuerySimulatorMockRequest, SimulatorMock};
+use contract_infra::{
+    CleanupSimulatorMockRequest, ConfigureSimulatorRequest, QuerySimulatorMockRequest, SimulatorMock,
+};
 use rpc::Cx;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -66,8 +68,9 @@ pub async fn configure(world: &World, cx: &Cx, r: ConfigureSimulatorRequest) -> 
     if r.count.is_some_and(|n| n < 0) {
         return Err(ApiError::param("count must be 0 or more"));
     }
-    if r.json_response.as_deref().is_some_and(|j| !j.is_empty() && serde_json::from_str::<serde_json::Value>(j).is_err()) {
-        return Err(ApiError::param("jsonresponse is no JSON"));
+    if r.json_response.as_deref().is_some_and(|j| !j.is_empty()) {
+        // A host's answer can't be replaced by a text, so nobody may believe that it was.
+        return Err(ApiError::refused_param("configureSimulator", "jsonresponse"));
     }
     let place = |param: &str| -> Result<Option<(i64, String)>, ApiError> {
         Ok(cx.refs.living(param)?.map(|e| (e.id, e.uuid.clone())))
@@ -83,8 +86,7 @@ pub async fn configure(world: &World, cx: &Cx, r: ConfigureSimulatorRequest) -> 
         count: r.count.map(i64::from),
     };
     let mock = jobs::mutate!(world.node.db, cx.caller, "configure-simulator", |tx| {
-        // The answer of a real command can't be replaced here; the failure that it would be stands in `value`.
-        rows::insert(tx, &row, r.json_response.as_deref()).await?;
+        rows::insert(tx, &row).await?;
         Ok(message(&row, row.count))
     })
     .await?;
@@ -194,10 +196,16 @@ mod tests {
     #[test]
     fn values_are_read_as_4_11_writes_them() {
         assert_eq!(parse("wait:3").unwrap(), Effect { wait_millis: 3000, ..Effect::default() });
-        assert_eq!(parse("wait:1|result:fail").unwrap(), Effect { wait_millis: 1000, fault: true, ..Effect::default() });
+        assert_eq!(
+            parse("wait:1|result:fail").unwrap(),
+            Effect { wait_millis: 1000, fault: true, ..Effect::default() }
+        );
         assert_eq!(parse("result:fault").unwrap(), Effect { no_answer: true, ..Effect::default() });
         assert_eq!(parse("fault").unwrap(), Effect { fault: true, ..Effect::default() });
-        assert_eq!(parse("waitms=250;result=die").unwrap(), Effect { wait_millis: 250, host_dies: true, ..Effect::default() });
+        assert_eq!(
+            parse("waitms=250;result=die").unwrap(),
+            Effect { wait_millis: 250, host_dies: true, ..Effect::default() }
+        );
         assert!(parse("wait:soon").is_err());
         assert!(parse("wait:999999999").is_err());
         assert!(parse("dance").is_err());

@@ -9,8 +9,8 @@ use ::store::{Tx, now_micros};
 use contract::ApiError;
 use contract::api::{Caller, RoleType, Success};
 use contract_infra::{
-    CreateServiceOfferingRequest, DeleteServiceOfferingRequest, ListServiceOfferingsRequest, ListServiceOfferingsResponse,
-    ServiceOffering, UpdateServiceOfferingRequest,
+    CreateServiceOfferingRequest, DeleteServiceOfferingRequest, ListServiceOfferingsRequest,
+    ListServiceOfferingsResponse, ServiceOffering, UpdateServiceOfferingRequest,
 };
 use rpc::Cx;
 use std::collections::BTreeMap;
@@ -72,7 +72,9 @@ fn check_creator(caller: &Caller, domain: Option<&str>, r: &CreateServiceOfferin
         )));
     }
     if !path.starts_with(&caller.domain_path) || path == caller.domain_path {
-        return Err(ApiError::param(format!("Unable to create service offering by another domain admin with id {who}")));
+        return Err(ApiError::param(format!(
+            "Unable to create service offering by another domain admin with id {who}"
+        )));
     }
     Ok(())
 }
@@ -106,8 +108,9 @@ fn checked(r: &CreateServiceOfferingRequest) -> Result<OfferingRow, ApiError> {
             r.storage_type()
         ))
     })?;
-    let provisioning_type = word(r.provisioning_type.as_deref(), &["thin", "sparse", "fat"])
-        .ok_or_else(|| ApiError::param(format!("Invalid provisioning type {}: use thin, sparse or fat", r.provisioning_type())))?;
+    let provisioning_type = word(r.provisioning_type.as_deref(), &["thin", "sparse", "fat"]).ok_or_else(|| {
+        ApiError::param(format!("Invalid provisioning type {}: use thin, sparse or fat", r.provisioning_type()))
+    })?;
     let offer_ha = r.offer_ha.unwrap_or(false);
     if offer_ha && storage_type == "local" {
         return Err(ApiError::param("HA offering with local storage is not supported."));
@@ -121,7 +124,10 @@ fn checked(r: &CreateServiceOfferingRequest) -> Result<OfferingRow, ApiError> {
     if let Some(planner) = planner
         && !PLANNERS.contains(&planner)
     {
-        return Err(ApiError::param(format!("Unsupported planner {planner} specified: use one of {}", PLANNERS.join(", "))));
+        return Err(ApiError::param(format!(
+            "Unsupported planner {planner} specified: use one of {}",
+            PLANNERS.join(", ")
+        )));
     }
     Ok(OfferingRow {
         name,
@@ -185,7 +191,11 @@ fn check_system(
             "Network rate can be specified only for non-System offering and system offerings having \"domainrouter\" systemvmtype",
         ));
     }
-    if r.customized_iops.is_some() || r.min_iops.is_some() || r.max_iops.is_some() || r.hypervisor_snapshot_reserve.is_some() {
+    if r.customized_iops.is_some()
+        || r.min_iops.is_some()
+        || r.max_iops.is_some()
+        || r.hypervisor_snapshot_reserve.is_some()
+    {
         return Err(ApiError::param("Custom IOPS and a snapshot reserve are not for system offerings"));
     }
     Ok(())
@@ -193,9 +203,9 @@ fn check_system(
 
 fn iops(r: &CreateServiceOfferingRequest) -> Result<(Option<i64>, Option<i64>), ApiError> {
     match r.customized_iops {
-        Some(true) if r.min_iops.is_some() || r.max_iops.is_some() => {
-            Err(ApiError::param("Leave miniops and maxiops out of an offering whose users choose them (customizediops)"))
-        }
+        Some(true) if r.min_iops.is_some() || r.max_iops.is_some() => Err(ApiError::param(
+            "Leave miniops and maxiops out of an offering whose users choose them (customizediops)",
+        )),
         Some(true) | None if r.min_iops.is_none() && r.max_iops.is_none() => Ok((None, None)),
         _ => match (r.min_iops, r.max_iops.unwrap_or(0)) {
             (None, 0) => Ok((Some(0), Some(0))),
@@ -439,7 +449,9 @@ mod tests {
         assert!(checked(&custom).unwrap().customized);
         assert!(text(&CreateServiceOfferingRequest { cpu_number: None, ..tiny() }).contains("cpu number"));
         assert!(text(&CreateServiceOfferingRequest { memory: Some(31), ..tiny() }).contains("between 32"));
-        assert!(text(&CreateServiceOfferingRequest { display_text: Some(" ".into()), ..tiny() }).contains("display text"));
+        assert!(
+            text(&CreateServiceOfferingRequest { display_text: Some(" ".into()), ..tiny() }).contains("display text")
+        );
         let local = CreateServiceOfferingRequest { storage_type: Some("local".into()), offer_ha: Some(true), ..tiny() };
         assert_eq!(text(&local), "HA offering with local storage is not supported.");
         let rate = CreateServiceOfferingRequest {
@@ -449,26 +461,36 @@ mod tests {
             ..tiny()
         };
         assert!(text(&rate).contains("domainrouter"));
-        assert!(text(&CreateServiceOfferingRequest { is_system: Some(true), ..tiny() }).contains("Invalid systemVmType"));
-        assert!(text(&CreateServiceOfferingRequest { deployment_planner: Some("X".into()), ..tiny() }).contains("Unsupported planner"));
-        assert_eq!(checked(&CreateServiceOfferingRequest { network_rate: Some(0), ..tiny() }).unwrap().rate_mbps, Some(0));
+        assert!(
+            text(&CreateServiceOfferingRequest { is_system: Some(true), ..tiny() }).contains("Invalid systemVmType")
+        );
+        assert!(
+            text(&CreateServiceOfferingRequest { deployment_planner: Some("X".into()), ..tiny() })
+                .contains("Unsupported planner")
+        );
+        assert_eq!(
+            checked(&CreateServiceOfferingRequest { network_rate: Some(0), ..tiny() }).unwrap().rate_mbps,
+            Some(0)
+        );
     }
 
-    // covers: VM-296
     #[test]
     fn gpu_details_come_in_pairs() {
         let detail = |k: &str| DetailParam { key: Some(k.into()), value: Some("v".into()) };
         let one = CreateServiceOfferingRequest { service_offering_details: vec![detail("pciDevice")], ..tiny() };
         assert!(details_of(&one).is_err());
-        let both =
-            CreateServiceOfferingRequest { service_offering_details: vec![detail("pciDevice"), detail("vgpuType")], ..tiny() };
+        let both = CreateServiceOfferingRequest {
+            service_offering_details: vec![detail("pciDevice"), detail("vgpuType")],
+            ..tiny()
+        };
         assert_eq!(details_of(&both).unwrap().len(), 2);
     }
 
     // covers: VM-030
     #[test]
     fn domain_admins_make_offerings_for_child_domains() {
-        let admin = Caller { role_type: RoleType::DomainAdmin.into(), domain_path: "/1/5/".into(), ..Caller::default() };
+        let admin =
+            Caller { role_type: RoleType::DomainAdmin.into(), domain_path: "/1/5/".into(), ..Caller::default() };
         assert!(check_creator(&admin, None, &tiny()).is_err());
         assert!(check_creator(&admin, Some("/1/5/"), &tiny()).is_err());
         assert!(check_creator(&admin, Some("/1/6/"), &tiny()).is_err());

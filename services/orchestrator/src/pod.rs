@@ -13,7 +13,9 @@ use ::store::Tx;
 use config::keys;
 use contract::ApiError;
 use contract::api::Success;
-use contract_infra::{Capacity, CreatePodRequest, DeletePodRequest, ListPodsRequest, ListPodsResponse, Pod, UpdatePodRequest};
+use contract_infra::{
+    Capacity, CreatePodRequest, DeletePodRequest, ListPodsRequest, ListPodsResponse, Pod, UpdatePodRequest,
+};
 use model::state::AllocationState;
 use rpc::Cx;
 use std::collections::HashMap;
@@ -145,7 +147,10 @@ pub async fn usable(tx: &mut Tx, id: i64, zone: &ZoneRow) -> Result<PodRow, ApiE
     }
     let pod = rows::find(&mut *tx, id).await?.ok_or_else(gone)?;
     if pod.zone_id != zone.id {
-        return Err(ApiError::param(format!("Pod with specified id {} doesn't belong to the zone {}", pod.uuid, zone.uuid)));
+        return Err(ApiError::param(format!(
+            "Pod with specified id {} doesn't belong to the zone {}",
+            pod.uuid, zone.uuid
+        )));
     }
     Ok(pod)
 }
@@ -201,13 +206,17 @@ async fn check_neighbours(
         }
     }
     if let Some((start, end)) = rows::public_overlap(tx, zone.id, range).await? {
-        return Err(ApiError::param(format!("The Start IP and endIP address range overlap with Public IP :{start}:{end}")));
+        return Err(ApiError::param(format!(
+            "The Start IP and endIP address range overlap with Public IP :{start}:{end}"
+        )));
     }
     Ok(())
 }
 
 fn name_taken(name: &str, zone: &str) -> ApiError {
-    ApiError::param(format!("A pod with name: {name} already exists in zone {zone}. Please specify a different pod name. "))
+    ApiError::param(format!(
+        "A pod with name: {name} already exists in zone {zone}. Please specify a different pod name. "
+    ))
 }
 
 fn gone() -> ApiError {

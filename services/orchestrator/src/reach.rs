@@ -21,9 +21,9 @@ pub fn below(caller: &Caller) -> Option<String> {
 pub fn allocation_state(word: Option<&str>) -> Result<Option<AllocationState>, ApiError> {
     match word.map(str::trim).filter(|w| !w.is_empty()) {
         None => Ok(None),
-        Some(word) => AllocationState::parse(word)
-            .map(Some)
-            .ok_or_else(|| ApiError::param(format!("Unable to resolve Allocation State '{word}' to a supported state"))),
+        Some(word) => AllocationState::parse(word).map(Some).ok_or_else(|| {
+            ApiError::param(format!("Unable to resolve Allocation State '{word}' to a supported state"))
+        }),
     }
 }
 

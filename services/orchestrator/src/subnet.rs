@@ -135,16 +135,25 @@ mod tests {
         assert_eq!((ok.net.to_string().as_str(), ok.size()), ("172.16.0.0/16", 4093));
         let open = PodRange::parse("10.0.0.1", "255.255.255.0", "10.0.0.10", None).unwrap();
         assert_eq!(open.end.to_string(), "10.0.0.254");
-        assert_eq!(text("10.0.0.1", "255.255.255.0", "10.0.1.10", None), "The start address of the IP range is not in the CIDR subnet.");
+        assert_eq!(
+            text("10.0.0.1", "255.255.255.0", "10.0.1.10", None),
+            "The start address of the IP range is not in the CIDR subnet."
+        );
         assert_eq!(
             text("10.0.0.1", "255.255.255.0", "10.0.0.10", Some("10.0.0.9")),
             "The start IP address must have a lower value than the end IP address."
         );
-        assert_eq!(text("10.0.0.1", "255.255.255.0", "10.0.0.1", None), "The gateway shouldn't overlap start/end ip addresses");
+        assert_eq!(
+            text("10.0.0.1", "255.255.255.0", "10.0.0.1", None),
+            "The gateway shouldn't overlap start/end ip addresses"
+        );
         assert_eq!(text("10.0.0.0", "255.255.255.0", "10.0.0.2", None), "The gateway is not in the CIDR subnet.");
         assert_eq!(text("10.0.0.1", "255.0.255.0", "10.0.0.2", None), "Please specify a valid netmask");
         assert_eq!(text("x", "255.255.255.0", "10.0.0.2", None), "The gateway is invalid");
-        assert_eq!(text("10.0.0.1", "255.255.255.0", "no", None), "The start address of the IP range is not a valid IP address.");
+        assert_eq!(
+            text("10.0.0.1", "255.255.255.0", "no", None),
+            "The start address of the IP range is not a valid IP address."
+        );
     }
 
     #[test]

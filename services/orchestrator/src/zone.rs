@@ -105,7 +105,9 @@ pub async fn update(world: &World, cx: &Cx, r: UpdateZoneRequest) -> Result<Zone
             check_traffic(tx, &zone).await?;
         }
         if r.is_public == Some(false) && zone.domain_id.is_none() {
-            return Err(ApiError::param("A public zone is made private by reserving it for a domain: give domainid when creating it."));
+            return Err(ApiError::param(
+                "A public zone is made private by reserving it for a domain: give domainid when creating it.",
+            ));
         }
         let mut changes = Changes::default()
             .set_if("dns1", given(r.dns1.clone()))
@@ -217,7 +219,10 @@ pub async fn usable(tx: &mut Tx, id: i64, caller: &Caller) -> Result<ZoneRow, Ap
     }
     let zone = rows::find(&mut *tx, id).await?.ok_or_else(gone)?;
     if zone.allocation_state == AllocationState::Disabled && !caller.is_root_admin() {
-        return Err(ApiError::permission(format!("Cannot perform this operation, Zone is currently disabled: {}", zone.name)));
+        return Err(ApiError::permission(format!(
+            "Cannot perform this operation, Zone is currently disabled: {}",
+            zone.name
+        )));
     }
     Ok(zone)
 }
@@ -318,7 +323,8 @@ fn check_network_domain(domain: &str) -> Result<(), ApiError> {
 /// A zone can be enabled once its networks carry what it needs.
 async fn check_traffic(tx: &mut Tx, zone: &ZoneRow) -> Result<(), ApiError> {
     let has = rows::traffic_types(tx, zone.id).await?;
-    let needs: &[&str] = if zone.network_type == "Advanced" { &["Management", "Public"] } else { &["Management", "Guest"] };
+    let needs: &[&str] =
+        if zone.network_type == "Advanced" { &["Management", "Public"] } else { &["Management", "Guest"] };
     for kind in needs {
         if !has.iter().any(|t| t == kind) {
             return Err(ApiError::param(format!(
@@ -337,8 +343,12 @@ mod tests {
     #[test]
     fn servers_and_domains_are_checked() {
         let some = |t: &str| Some(t.to_owned());
-        assert!(check_servers(&[some("8.8.8.8"), None], &[some("10.0.0.1"), None], &[some("2001:db8::1"), None]).is_ok());
-        let text = |dns: &str, internal: &str| check_servers(&[some(dns), None], &[some(internal), None], &[]).unwrap_err().text;
+        assert!(
+            check_servers(&[some("8.8.8.8"), None], &[some("10.0.0.1"), None], &[some("2001:db8::1"), None]).is_ok()
+        );
+        let text = |dns: &str, internal: &str| {
+            check_servers(&[some(dns), None], &[some(internal), None], &[]).unwrap_err().text
+        };
         assert_eq!(text("x", "10.0.0.1"), "Please enter a valid IP address for DNS1");
         assert_eq!(text("8.8.8.8", "10.0.0"), "Please enter a valid IP address for internal DNS1");
         assert!(check_network_domain("cs1.cloud.internal").is_ok());

@@ -9,10 +9,10 @@ use contract_compute::{
     CreateSshKeyPairRequest, DeleteSshKeyPairRequest, ListSshKeyPairsRequest, RegisterSshKeyPairRequest,
 };
 use contract_infra::{
-    CreateServiceOfferingRequest, CreateTagsRequest, DeleteServiceOfferingRequest, DeleteTagsRequest, ListAsyncJobsRequest,
-    ListCapabilitiesRequest, ListConfigurationsRequest, ListHypervisorCapabilitiesRequest, ListHypervisorsRequest,
-    ListOsCategoriesRequest, ListOsTypesRequest, ListServiceOfferingsRequest, ListTagsRequest, QueryAsyncJobResultRequest,
-    UpdateConfigurationRequest, UpdateServiceOfferingRequest,
+    CreateServiceOfferingRequest, CreateTagsRequest, DeleteServiceOfferingRequest, DeleteTagsRequest,
+    ListAsyncJobsRequest, ListCapabilitiesRequest, ListConfigurationsRequest, ListHypervisorCapabilitiesRequest,
+    ListHypervisorsRequest, ListOsCategoriesRequest, ListOsTypesRequest, ListServiceOfferingsRequest, ListTagsRequest,
+    QueryAsyncJobResultRequest, UpdateConfigurationRequest, UpdateServiceOfferingRequest,
 };
 use rpc::cx::request;
 use store::Value;
@@ -135,7 +135,7 @@ testkit::databases! {
             ok(cloud.key_pairs().list(request(caller, r)).await).unwrap()
         };
         let own = list(&alice, false).await;
-        assert_eq!((own.count(), own.ssh_key_pair.iter().any(|k| *k == registered)), (3, true));
+        assert_eq!((own.count(), own.ssh_key_pair.contains(&registered)), (3, true));
         assert_eq!((list(&root(), true).await.count(), list(&root(), false).await.count(), list(&dora(), true).await.count()), (4, 0, 3));
         let delete = |name: &str| DeleteSshKeyPairRequest { name: Some(name.into()), ..Default::default() };
         assert!(ok(cloud.key_pairs().delete(request(&bob(), delete("mine"))).await).unwrap().success);
@@ -200,7 +200,7 @@ testkit::databases! {
         cloud.end().await;
     }
 
-    // covers: INST-175, INST-176, INST-177, INST-178, INST-182
+    // covers: INST-176, INST-177, INST-178
     async fn settings_are_listed_and_changed(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();

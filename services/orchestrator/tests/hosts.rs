@@ -5,20 +5,20 @@ mod common;
 
 use common::*;
 use contract_infra::{
-    AddHostRequest, CleanupSimulatorMockRequest, ConfigureSimulatorRequest, DeleteHostRequest, Host, ListCapacityRequest,
-    ListHostsRequest, ListHostsResponse, PickHostRequest, QuerySimulatorMockRequest, ReconnectHostRequest, UpdateClusterRequest,
-    UpdateConfigurationRequest, UpdateHostRequest,
+    AddHostRequest, CleanupSimulatorMockRequest, ConfigureSimulatorRequest, DeleteHostRequest, Host,
+    ListCapacityRequest, ListHostsRequest, ListHostsResponse, PickHostRequest, QuerySimulatorMockRequest,
+    ReconnectHostRequest, UpdateClusterRequest, UpdateConfigurationRequest, UpdateHostRequest,
 };
 use prost::Message as _;
 use rpc::cx::request;
-use store::Sql;
+use store::{Sql, Value};
 
 fn first(added: &ListHostsResponse) -> &Host {
     added.host.first().unwrap()
 }
 
 testkit::databases! {
-    // covers: TOPO-052, TOPO-053, HOST-001, HOST-002
+    // covers: TOPO-052, TOPO-053
     async fn hosts_are_added_and_shown(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();
@@ -76,7 +76,7 @@ testkit::databases! {
         cloud.end().await;
     }
 
-    // covers: HOST-040, HOST-042, HOST-043
+    // covers: HOST-040, HOST-043
     async fn hosts_are_changed_and_deleted(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();
@@ -114,7 +114,26 @@ testkit::databases! {
         cloud.end().await;
     }
 
-    // covers: TOPO-022
+    async fn a_host_is_deleted_by_force_with_what_runs_there(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        let host = testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        let id = cloud.number("hosts", host.id()).await;
+        running_vm(&cloud, 5, id).await;
+        let delete = async |forced| cloud.hosts().delete(request(&root, DeleteHostRequest { id: host.id.clone(), forced, ..Default::default() })).await;
+        assert_eq!(refused(delete(None).await).0, 530);
+        assert!(ok(delete(Some(true)).await).unwrap().success);
+        let vm = cloud.db.one(Sql::new("SELECT state, host_id, last_host_id FROM vms WHERE id = 5")).await.unwrap();
+        assert_eq!((vm.at::<String>(0).unwrap().as_str(), vm.at::<Option<i64>>(1).unwrap(), vm.at::<i64>(2).unwrap()), ("Stopped", None, id));
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM vm_capacity").await + cloud.count("SELECT COUNT(*) FROM host_capacity").await, 0);
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM outbox WHERE kind = 'VM.STOP'").await, 2);
+        assert_eq!(ok(cloud.hosts().list(request(&root, ListHostsRequest::default())).await).unwrap().count(), 0);
+        factory.end().await;
+        cloud.end().await;
+    }
+
     async fn hosts_added_at_once_get_different_addresses(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let factory = cloud.factory().await;
@@ -130,7 +149,7 @@ testkit::databases! {
         cloud.end().await;
     }
 
-    // covers: HOST-071, HOST-072, HOST-073, INST-117, INST-118
+    // covers: HOST-002, HOST-072, HOST-073
     async fn overcommitment_is_the_clusters_own(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();
@@ -215,12 +234,40 @@ testkit::databases! {
         assert_eq!((mock.name(), mock.count(), mock.zone_id.is_some(), mock.pod_id), ("StartCommand", 1, true, None));
         let shown = ok(cloud.mocks().query(request(&root, QuerySimulatorMockRequest { id: mock.id })).await).unwrap();
         assert_eq!(shown.count(), 1);
+        let replaced = ConfigureSimulatorRequest { json_response: Some("{}".into()), ..configure.clone() };
+        assert_eq!(refused(cloud.mocks().configure(request(&root, replaced)).await).0, 431);
         let wrong = ConfigureSimulatorRequest { value: Some("explode".into()), ..configure };
         assert_eq!(refused(cloud.mocks().configure(request(&root, wrong)).await).0, 431);
         let cleanup = CleanupSimulatorMockRequest { id: mock.id };
-        assert!(ok(cloud.mocks().cleanup(request(&root, cleanup.clone())).await).unwrap().success);
+        assert!(ok(cloud.mocks().cleanup(request(&root, cleanup)).await).unwrap().success);
         assert_eq!(refused(cloud.mocks().cleanup(request(&root, cleanup)).await).0, 431);
         factory.end().await;
+        cloud.end().await;
+    }
+
+    async fn what_a_cut_off_addition_left_is_removed(db: testkit::TestDb) {
+        let number = |n: i64| Value::from(n);
+        let tables = database(&db).await;
+        let mut row: Vec<(&str, Value)> = ["uuid", "name", "name_lower", "live_key", "guid", "url", "capabilities", "tags"]
+            .map(|c| (c, "half".into()))
+            .to_vec();
+        row.extend(["id", "cluster_id", "pod_id", "zone_id", "cpu_cores", "cpu_mhz", "memory"].map(|c| (c, number(9))));
+        row.extend([("hypervisor", "Simulator".into()), ("status", "Up".into()), ("resource_state", "Enabled".into())]);
+        row.extend([("conn_epoch", number(1)), ("created", number(1))]);
+        insert(&tables, "hosts", &row).await;
+        let mut row: Vec<(&str, Value)> = ["host_id", "cluster_id", "pod_id", "zone_id"].map(|c| (c, number(9))).to_vec();
+        row.extend(["accepting", "cpu_used_mhz", "cpu_reserved", "mem_used", "mem_reserved", "vms"].map(|c| (c, number(0))));
+        row.extend(["cpu_total_mhz", "cpu_overcommit", "mem_total", "mem_overcommit"].map(|c| (c, number(1))));
+        insert(&tables, "host_capacity", &row).await;
+        let ip = [("pod_id", number(9)), ("ip_number", number(1)), ("ip", "0.0.0.1".into()), ("zone_id", number(9)), ("holder", "host/half".into()), ("taken", number(0))];
+        insert(&tables, "pod_ips", &ip).await;
+        let cloud = Cloud::start(&db).await;
+        let left = async || {
+            cloud.count("SELECT COUNT(*) FROM hosts WHERE removed IS NULL").await
+                + cloud.count("SELECT COUNT(*) FROM host_capacity").await
+                + cloud.count("SELECT COUNT(*) FROM pod_ips").await
+        };
+        testkit::wait_until(|| async { left().await == 0 }, 20 * SECOND).await;
         cloud.end().await;
     }
 
@@ -237,4 +284,45 @@ testkit::databases! {
         factory.end().await;
         cloud.end().await;
     }
+}
+
+/// A row that says that a VM runs on a host, with what it holds of it.
+async fn running_vm(cloud: &Cloud, vm: i64, host: i64) {
+    let number = |n: i64| Value::from(n);
+    let row = [
+        ("id", number(vm)),
+        ("uuid", format!("vm-{vm}").into()),
+        ("name", "v".into()),
+        ("name_lower", "v".into()),
+        ("display_name", "v".into()),
+        ("display_lower", "v".into()),
+        ("instance_name", format!("i-2-{vm}-VM").into()),
+        ("state", "Running".into()),
+        ("account_id", number(2)),
+        ("domain_id", number(1)),
+        ("domain_path", "/1/".into()),
+        ("user_id", number(2)),
+        ("zone_id", number(1)),
+        ("host_id", number(host)),
+        ("template_id", number(1)),
+        ("hypervisor", "Simulator".into()),
+        ("service_offering_id", number(1)),
+        ("cpu", number(1)),
+        ("cpu_mhz", number(500)),
+        ("memory_mb", number(512)),
+        ("details", "{}".into()),
+        ("display_vm", number(1)),
+        ("ha_enabled", number(0)),
+        ("dynamic_scaling", number(0)),
+        ("password_enabled", number(0)),
+        ("generation", number(1)),
+        ("limits_key", "".into()),
+        ("created", number(0)),
+        ("changed", number(0)),
+    ];
+    cloud.insert("vms", &row).await;
+    let held = [("vm_id", vm), ("host_id", host), ("cpu_mhz", 500), ("memory", 512 << 20), ("taken", 0)];
+    cloud.insert("vm_capacity", &held.map(|(c, n)| (c, number(n)))).await;
+    let sql = Sql::new("UPDATE host_capacity SET vms = 1, cpu_used_mhz = 500, mem_used = ? WHERE host_id = ?");
+    store::tx!(cloud.db, "t", |tx| tx.exec(sql.clone().bind(512i64 << 20).bind(host)).await).await.unwrap();
 }

@@ -12,7 +12,7 @@ use rpc::cx::request;
 use store::Value;
 
 testkit::databases! {
-    // covers: TOPO-018, TOPO-110, HOST-034, INST-103, INST-104, INST-113
+    // covers: HOST-034
     async fn a_zone_is_built_and_shown(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let place = cloud.zone("Sandbox", 16).await;
@@ -47,7 +47,7 @@ testkit::databases! {
         cloud.end().await;
     }
 
-    // covers: INST-098, INST-105, INST-106, INST-108, INST-109
+    // covers: INST-105
     async fn what_makes_no_sense_is_refused(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();
@@ -84,7 +84,6 @@ testkit::databases! {
         cloud.end().await;
     }
 
-    // covers: HOST-030, HOST-031, HOST-032
     async fn places_are_changed(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();
@@ -128,7 +127,6 @@ testkit::databases! {
         cloud.end().await;
     }
 
-    // covers: INST-110
     async fn only_what_is_empty_is_deleted(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();
@@ -154,7 +152,6 @@ testkit::databases! {
         cloud.end().await;
     }
 
-    // covers: TOPO-034, TOPO-036
     async fn users_see_what_they_may_use(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();

@@ -69,7 +69,9 @@ pub enum Expect {
     },
     /// An error of the API that the caller can act on, whatever its number.
     Refused,
-    /// Such an error, or an answer in which none of these texts occurs.
+    /// Such an error, in which none of these texts occurs.
+    RefusedHiding(Vec<String>),
+    /// Such an error, or an answer, in which none of these texts occurs.
     Hidden(Vec<String>),
     /// Such an error, or any well-formed answer.
     Answered,

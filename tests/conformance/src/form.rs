@@ -88,7 +88,8 @@ impl<'a> Form<'a> {
         if let Some(count) = recorded.get("count") {
             self.kinds("count", count, live.get("count").unwrap_or(&Value::Null));
         }
-        let items = |of: &'_ Value| -> Vec<Value> { of.get(key).and_then(Value::as_array).cloned().unwrap_or_default() };
+        let items =
+            |of: &'_ Value| -> Vec<Value> { of.get(key).and_then(Value::as_array).cloned().unwrap_or_default() };
         let (recorded_items, live_items) = (items(recorded), items(live));
         if recorded_items.is_empty() {
             if recorded.get(key).is_none() && live.get(key).is_some() && live_items.is_empty() {
@@ -110,19 +111,29 @@ impl<'a> Form<'a> {
         let (recorded, live) = (keys(recorded), keys(live));
         for (key, values) in &live {
             if field_of(known, key).is_none() {
-                self.add(format!("{class}.{key}"), "unknown", format!("{:.100}", values.first().map(ToString::to_string).unwrap_or_default()));
+                self.add(
+                    format!("{class}.{key}"),
+                    "unknown",
+                    format!("{:.100}", values.first().map(ToString::to_string).unwrap_or_default()),
+                );
             }
         }
         for (key, was) in recorded {
             let Some(field) = field_of(known, key) else { continue };
             let place = format!("{class}.{key}");
             let (Some(is), Some(first)) = (live.get(key), was.first()) else {
-                self.add(place, "missing", format!("recorded {:.100}", was.first().map(ToString::to_string).unwrap_or_default()));
+                self.add(
+                    place,
+                    "missing",
+                    format!("recorded {:.100}", was.first().map(ToString::to_string).unwrap_or_default()),
+                );
                 continue;
             };
             let Some(other) = is.first() else { continue };
             self.kinds(&place, first, other);
-            let Some(of) = field.of.as_deref().filter(|of| self.reference.responses.contains_key(*of)) else { continue };
+            let Some(of) = field.of.as_deref().filter(|of| self.reference.responses.contains_key(*of)) else {
+                continue;
+            };
             let (was, is) = (flat(&was), flat(is));
             if !was.is_empty() && !is.is_empty() {
                 self.object(of, &was, &is);
@@ -149,7 +160,11 @@ impl<'a> Form<'a> {
     fn kinds(&mut self, place: &str, recorded: &Value, live: &Value) {
         let (was, is) = (kind(recorded), kind(live));
         if was != is {
-            self.add(place, if live.is_null() { "missing" } else { "type" }, format!("{is}, recorded {was}: {live:.60}"));
+            self.add(
+                place,
+                if live.is_null() { "missing" } else { "type" },
+                format!("{is}, recorded {was}: {live:.60}"),
+            );
         }
     }
 }
@@ -242,8 +257,12 @@ mod tests {
             form.found().into_iter().map(|d| format!("{} {}", d.place, d.what)).collect::<Vec<_>>()
         };
         assert!(compare(&json!({"listzonesresponse": {"count": 9, "zone": [{"id": "b", "name": "y", "localstorageenabled": true}]}})).is_empty());
-        let live = json!({"listzonesresponse": {"count": "1", "zone": [{"id": 5, "nosuch": 1, "localstorageenabled": true}]}});
-        assert_eq!(compare(&live), ["ZoneResponse.id type", "ZoneResponse.name missing", "ZoneResponse.nosuch unknown", "count type"]);
+        let live =
+            json!({"listzonesresponse": {"count": "1", "zone": [{"id": 5, "nosuch": 1, "localstorageenabled": true}]}});
+        assert_eq!(
+            compare(&live),
+            ["ZoneResponse.id type", "ZoneResponse.name missing", "ZoneResponse.nosuch unknown", "count type"]
+        );
         let error = json!({"listzonesresponse": {"errorcode": 431, "errortext": "x"}});
         assert_eq!(compare(&error), ["errorcode error"]);
     }

@@ -155,9 +155,9 @@ pub struct Recording {
     /// What was special about the request.
     #[serde(default)]
     pub note: Option<String>,
-    /// The parameters.
+    /// The parameters; none for requests that had nothing to do with a command.
     #[serde(default)]
-    pub params: BTreeMap<String, Value>,
+    pub params: Option<BTreeMap<String, Value>>,
     /// `json` or `xml`.
     #[serde(default)]
     pub response: Option<String>,

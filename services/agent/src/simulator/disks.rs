@@ -36,13 +36,14 @@ impl Simulator {
             let mut state = self.alive(work)?;
             let pool = state.pools.entry(order.pool_uuid.clone()).or_default();
             let size = order.size.max(order.template.as_ref().map_or(0, |template| template.virtual_size));
-            let disk = pool.disks.entry(order.volume_uuid.clone()).or_insert_with(|| {
-                let disk =
-                    DiskState { volume_uuid: order.volume_uuid.clone(), path: order.path, size, physical_size: size };
-                entries.push(disk_saved(&disk, &order.pool_uuid));
-                disk
+            let known = pool.disks.get(&order.volume_uuid).filter(|disk| disk.path == order.path).cloned();
+            let disk = known.unwrap_or_else(|| {
+                let made = DiskState { volume_uuid: order.volume_uuid, path: order.path, size, physical_size: 0 };
+                entries.push(disk_saved(&made, &order.pool_uuid));
+                pool.disks.insert(made.volume_uuid.clone(), made.clone());
+                made
             });
-            Ok((outcome::Body::Disk(disk.clone()), state))
+            Ok((outcome::Body::Disk(disk), state))
         });
         Ok(done?.mute(mute))
     }
@@ -53,7 +54,12 @@ impl Simulator {
         let done = work.commit(|entries| {
             let mut state = self.alive(work)?;
             let pool = state.pools.get_mut(&order.pool_uuid);
-            if pool.and_then(|pool| pool.disks.remove(&order.volume_uuid)).is_some() {
+            // Another path is another placement of the volume: a late deletion must not hit its new bytes.
+            let named = |disk: &DiskState| disk.path == order.path;
+            if let Some(pool) = pool
+                && pool.disks.get(&order.volume_uuid).is_some_and(named)
+            {
+                pool.disks.remove(&order.volume_uuid);
                 let (pool_uuid, volume_uuid) = (order.pool_uuid, order.volume_uuid);
                 entries.push(Entry::DiskForgotten(ForgottenDisk { pool_uuid, volume_uuid }));
             }
@@ -72,7 +78,7 @@ impl Simulator {
                 path: order.path,
                 ..DiskState::default()
             });
-            (disk.size, disk.physical_size) = (order.size, order.size);
+            disk.size = order.size;
             entries.push(disk_saved(disk, &order.pool_uuid));
             Ok((outcome::Body::Disk(disk.clone()), state))
         });

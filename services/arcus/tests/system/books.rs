@@ -4,8 +4,17 @@ use std::collections::BTreeMap;
 use store::{Db, Sql};
 
 /// Tables that change by themselves, or that only say how far something has got.
-const RESTLESS: &[&str] =
-    &["duties", "ids", "idempotency", "outbox", "outbox_cursors", "outbox_head", "schema_steps", "sessions", "sqlite_sequence"];
+const RESTLESS: &[&str] = &[
+    "duties",
+    "ids",
+    "idempotency",
+    "outbox",
+    "outbox_cursors",
+    "outbox_head",
+    "schema_steps",
+    "sessions",
+    "sqlite_sequence",
+];
 /// Columns that change by themselves.
 const RESTLESS_COLUMNS: &[(&str, &str)] = &[("hosts", "last_ping"), ("hosts", "disconnected"), ("agents", "last_seen")];
 
@@ -31,7 +40,8 @@ impl Books {
                 .map(|c| format!("'{c}=' || quote(\"{c}\")"))
                 .collect();
             let sql = format!("SELECT {} FROM \"{table}\"", columns.join(" || ', ' || "));
-            let mut rows: Vec<String> = db.all(Sql::new(&sql)).await.unwrap().iter().map(|r| r.at(0).unwrap()).collect();
+            let mut rows: Vec<String> =
+                db.all(Sql::new(&sql)).await.unwrap().iter().map(|r| r.at(0).unwrap()).collect();
             rows.sort_unstable();
             tables.insert(table, rows);
         }

@@ -81,10 +81,13 @@ impl Tenants {
         let ids = entities(&self.db, of).await;
         let owned = |kind: i32| {
             let ownership = Ref::try_from(kind).ok().and_then(source_of).map(|s| s.ownership);
-            !matches!(ownership, None | Some(Ownership::None))
+            // The only templates of the zone are everybody's.
+            let public = [Ref::Template as i32, Ref::Iso as i32].contains(&kind);
+            !public && !matches!(ownership, None | Some(Ownership::None))
         };
         let ids: BTreeMap<i32, (String, i64)> = ids.into_iter().filter(|(kind, _)| owned(*kind)).collect();
-        let named = [format!("{}-machine", of.account), format!("{}-network", of.account), format!("{}-disk", of.account)];
+        let named =
+            [format!("{}-machine", of.account), format!("{}-network", of.account), format!("{}-disk", of.account)];
         let secrets = ids.values().map(|(uuid, _)| uuid.clone()).chain(named).collect();
         Victim { account: of.account.clone(), domain: of.domain.clone(), ids, secrets }
     }
@@ -142,7 +145,8 @@ pub fn kinds() -> impl Iterator<Item = Ref> {
 
 /// One entity a kind that `of` may use: of those that have owners, one of its own, or for administrators one in its domain.
 async fn entities(db: &Db, of: &Tenant) -> BTreeMap<i32, (String, i64)> {
-    let account = Sql::new("SELECT id, domain_path FROM accounts WHERE name = ? AND removed IS NULL").bind(of.account.as_str());
+    let account =
+        Sql::new("SELECT id, domain_path FROM accounts WHERE name = ? AND removed IS NULL").bind(of.account.as_str());
     let row = db.one(account).await.unwrap();
     let (account, path): (i64, String) = (row.at(0).unwrap(), row.at(1).unwrap());
     let mut out = BTreeMap::new();
@@ -165,7 +169,9 @@ async fn entities(db: &Db, of: &Tenant) -> BTreeMap<i32, (String, i64)> {
         let preferred = match kind {
             Ref::ServiceOffering => "CASE name WHEN 'Small Instance' THEN 0 ELSE 1 END, ",
             Ref::DiskOffering => "CASE name WHEN 'Small' THEN 0 ELSE 1 END, ",
-            Ref::NetworkOffering => "CASE name WHEN 'DefaultIsolatedNetworkOfferingWithSourceNatService' THEN 0 ELSE 1 END, ",
+            Ref::NetworkOffering => {
+                "CASE name WHEN 'DefaultIsolatedNetworkOfferingWithSourceNatService' THEN 0 ELSE 1 END, "
+            }
             Ref::Volume => "CASE WHEN name LIKE '%-disk' THEN 0 ELSE 1 END, ",
             _ => "",
         };

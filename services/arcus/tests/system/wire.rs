@@ -57,7 +57,18 @@ pub fn encoded(text: &str) -> String {
 /// Parameters as a query string.
 pub fn query(pairs: &[(String, String)]) -> String {
     // Names as clients write them: brackets stay.
-    let name = |n: &str| n.chars().map(|c| if c.is_ascii_alphanumeric() || "[]._-".contains(c) { c.to_string() } else { encoded(&c.to_string()) }).collect::<String>();
+    let name =
+        |n: &str| {
+            n.chars()
+                .map(|c| {
+                    if c.is_ascii_alphanumeric() || "[]._-".contains(c) {
+                        c.to_string()
+                    } else {
+                        encoded(&c.to_string())
+                    }
+                })
+                .collect::<String>()
+        };
     pairs.iter().map(|(k, v)| format!("{}={}", name(k), encoded(v))).collect::<Vec<_>>().join("&")
 }
 
@@ -78,13 +89,16 @@ impl Wire {
 
     /// Sends a query string that stands as it is; as a form with `post`.
     pub async fn plain(&self, query: &str, post: bool, headers: &[(&str, &str)]) -> Result<Answer, String> {
-        let request = if post { Request::post(&self.endpoint) } else { Request::get(format!("{}?{query}", self.endpoint)) };
+        let request =
+            if post { Request::post(&self.endpoint) } else { Request::get(format!("{}?{query}", self.endpoint)) };
         let mut request = headers.iter().fold(request, |r, (name, value)| r.header(*name, *value));
         if post {
             request = request.header("content-type", "application/x-www-form-urlencoded");
         }
         let body = if post { Bytes::from(query.to_owned()) } else { Bytes::new() };
-        let request = request.body(Full::new(body)).map_err(|e| format!("{e}: {}", query.chars().take(300).collect::<String>()))?;
+        let request = request
+            .body(Full::new(body))
+            .map_err(|e| format!("{e}: {}", query.chars().take(300).collect::<String>()))?;
         let exchange = async {
             let answer = self.http.request(request).await.map_err(|e| format!("no answer: {e:?}"))?;
             let (parts, body) = answer.into_parts();
@@ -105,7 +119,13 @@ impl Wire {
     }
 
     /// Sends a signed request.
-    pub async fn send(&self, command: &str, params: &[(String, String)], language: &str, post: bool) -> Result<Answer, String> {
+    pub async fn send(
+        &self,
+        command: &str,
+        params: &[(String, String)],
+        language: &str,
+        post: bool,
+    ) -> Result<Answer, String> {
         self.plain(&self.signed(command, params, language), post, &[]).await
     }
 }

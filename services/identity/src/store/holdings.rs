@@ -89,30 +89,24 @@ pub async fn running_vms(db: &Db, tables: &Tables, account: i64) -> Result<Vec<S
 
 /// Of these holders of reservations ("vm:UUID"), those whose thing is alive. `None`: nobody here can tell.
 pub async fn alive(db: &Db, tables: &Tables, kind: &str, holders: &[String]) -> Result<Option<HashSet<String>>> {
-    let uuids = || holders.iter().filter_map(|h| h.split(':').nth(1)).map(str::to_owned);
-    let (table, sql) = match kind {
-        "vm" => {
-            // The row names its reservation: an older one of the same VM is nobody's.
-            let sql = Sql::new("SELECT limits_key FROM vms WHERE removed IS NULL AND ");
-            let rows = if tables.has("vms") {
-                db.all(sql.in_list("limits_key", holders.iter().map(String::as_str))).await?
-            } else {
-                return Ok(None);
-            };
-            return rows.iter().map(|r| r.at(0)).collect::<Result<HashSet<String>>>().map(Some);
-        }
-        "volume" => ("volumes", "SELECT uuid FROM volumes WHERE removed IS NULL AND "),
-        "network" => ("networks", "SELECT uuid FROM networks WHERE removed IS NULL AND "),
-        "ip" => ("ip_addresses", "SELECT uuid FROM ip_addresses WHERE removed IS NULL AND state <> 'Free' AND "),
-        "template" => ("templates", "SELECT uuid FROM templates WHERE removed IS NULL AND "),
-        "snapshot" => ("snapshots", "SELECT uuid FROM snapshots WHERE removed IS NULL AND "),
+    // VMs and addresses name their present reservation: an older one of the same thing is nobody's.
+    let (table, name, by_key, condition) = match kind {
+        "vm" => ("vms", "limits_key", true, "removed IS NULL AND state NOT IN ('Destroyed', 'Error', 'Expunging')"),
+        "ip" => ("ip_addresses", "'ip:' || uuid || ':' || holder", false, "removed IS NULL AND holder IS NOT NULL"),
+        "volume" => ("volumes", "'volume:' || uuid", false, "removed IS NULL"),
+        "network" => ("networks", "'network:' || uuid", false, "removed IS NULL"),
+        "template" => ("templates", "'template:' || uuid", false, "removed IS NULL"),
+        "snapshot" => ("snapshots", "'snapshot:' || uuid", false, "removed IS NULL"),
         _ => return Ok(None),
     };
     if !tables.has(table) {
         return Ok(None);
     }
-    let rows = db.all(Sql::new(sql).in_list("uuid", uuids())).await?;
-    let living: HashSet<String> = rows.iter().map(|r| r.at(0)).collect::<Result<_>>()?;
-    let keep = |h: &&String| h.split(':').nth(1).is_some_and(|uuid| living.contains(uuid));
-    Ok(Some(holders.iter().filter(keep).cloned().collect()))
+    let sql = Sql::new(&format!("SELECT {name} FROM {table} WHERE {condition} AND "));
+    let sql = if by_key {
+        sql.in_list("limits_key", holders.iter().map(String::as_str))
+    } else {
+        sql.in_list("uuid", holders.iter().filter_map(|h| h.split(':').nth(1)))
+    };
+    db.all(sql).await?.iter().map(|r| r.at(0)).collect::<Result<_>>().map(Some)
 }

@@ -6,7 +6,6 @@ use contract_identity::{
 };
 
 testkit::databases! {
-    // covers: IAM-036
     async fn an_account_is_made_with_its_first_user(db: testkit::TestDb) {
         let w = World::new(db).await;
         let root = w.root().await;
@@ -92,6 +91,18 @@ testkit::databases! {
         assert_eq!(code(w.accounts().delete(as_(&admin1, DeleteAccountRequest { id: user2.id.clone(), custom_job_id: None }))).await, 531);
         let disable = DisableAccountRequest { id: user2.id.clone(), lock: Some(true), ..Default::default() };
         assert_eq!(code(w.accounts().disable(as_(&admin1, disable))).await, 531);
+        for lock in [true, false] {
+            let request = DisableAccountRequest { id: below.id.clone(), lock: Some(lock), ..Default::default() };
+            let job = ok(w.accounts().disable(as_(&admin1, request))).await;
+            assert_eq!(w.job::<Account>(job).await.unwrap().state(), if lock { "locked" } else { "disabled" });
+            assert_eq!(ok(w.accounts().enable(as_(&admin1, enable(&below)))).await.state(), "enabled");
+        }
+        for (account, expected) in [("lower", 200), ("user2", 431)] {
+            let request = LockAccountRequest { account: Some(account.into()), domain_id: d11.id.clone() };
+            assert_eq!(code(w.accounts().lock(as_(&admin1, request))).await, expected);
+        }
+        let request = LockAccountRequest { account: Some("user2".into()), domain_id: d2.id.clone() };
+        assert_eq!(code(w.accounts().lock(as_(&admin1, request))).await, 531);
         // Nobody touches the built-in accounts, or deletes the own one.
         for id in ["1", "2"] {
             let request = DeleteAccountRequest { id: Some(id.into()), custom_job_id: None };

@@ -49,6 +49,9 @@ testkit::databases! {
         assert_eq!(code(w.domains().create(as_(&admin1, up(&d2)))).await, 531);
         assert_eq!(code(w.domains().create(as_(&user1, up(&d1)))).await, 531);
 
+        let account = |domain| crate::world::new_account("deep", 0, Some(domain));
+        assert_eq!(code(w.accounts().create(as_(&admin11, account(&d1)))).await, 531);
+        assert_eq!(code(w.accounts().create(as_(&admin1, account(&d11)))).await, 200);
         let all = ok(w.domains().list(as_(&root, ListDomainsRequest { keyword: Some("D1".into()), ..Default::default() }))).await;
         assert_eq!(all.count, Some(4));
         let paged = ListDomainsRequest { page: Some(2), page_size: Some(2), ..Default::default() };

@@ -181,7 +181,12 @@ testkit::databases! {
         };
         let limits = maxima(&plain, ListResourceLimitsRequest::default()).await;
         assert_eq!(limits.len(), 12);
-        for (name, max) in [("user_vm", 20), ("cpu", 40), ("memory", 40960), ("primary_storage", 200), ("secondary_storage", 400), ("project", -1)] {
+        for name in ["user_vm", "public_ip", "volume", "snapshot", "template", "vpc", "network"] {
+            assert_eq!(limits[name], 20, "{name}");
+        }
+        for (name, max) in
+            [("cpu", 40), ("memory", 40960), ("primary_storage", 200), ("secondary_storage", 400), ("project", -1)]
+        {
             assert_eq!(limits[name], max, "{name}");
         }
         assert!(maxima(&root, ListResourceLimitsRequest::default()).await.values().all(|m| *m == -1));
@@ -268,7 +273,6 @@ testkit::databases! {
         assert_eq!(code(w.resource_limits().update_count(as_(&plain, recount(None)))).await, 531);
     }
 
-    // covers: USG-080
     async fn a_race_never_passes_a_limit(db: testkit::TestDb) {
         let w = World::new(db).await;
         let root = w.root().await;

@@ -5,7 +5,7 @@ use coord::Notice;
 use std::time::Duration;
 
 testkit::databases! {
-    // covers: IAM-013, IAM-014, IAM-015
+    // covers: IAM-014, IAM-015
     async fn passwords_and_domains(db: testkit::TestDb) {
         let w = World::new(db).await;
         let root = w.root().await;

@@ -31,7 +31,7 @@ testkit::databases! {
         assert_eq!(code(w.roles().create(as_(&root, role("x", "Foo")))).await, 431);
         assert_eq!(code(w.roles().create(as_(&root, CreateRoleRequest { name: Some("x".into()), ..Default::default() }))).await, 431);
         let named = ListRolesRequest { name: Some("ops".into()), ..Default::default() };
-        assert_eq!(ok(w.roles().list(as_(&root, named))).await.role, [made.clone()]);
+        assert_eq!(ok(w.roles().list(as_(&root, named))).await.role, std::slice::from_ref(&made));
         let mut ids = Vec::new();
         for (pattern, permission) in [("listVirtualMachines", "deny"), ("list*", "ALLOW"), ("*", "deny")] {
             let got = ok(w.roles().create_permission(as_(&root, rule(&made, pattern, permission)))).await;

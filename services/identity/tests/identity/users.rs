@@ -47,7 +47,8 @@ testkit::databases! {
     async fn a_user_is_changed(db: testkit::TestDb) {
         let w = World::new(db).await;
         let root = w.root().await;
-        let account = w.make_account(&root, "acme", 0, None).await;
+        let d = w.make_domain(&root, "d", None).await;
+        let account = w.make_account(&root, "acme", 0, Some(&d)).await;
         let id = account.user[0].id.clone();
         let update = UpdateUserRequest {
             id: id.clone(),
@@ -59,8 +60,8 @@ testkit::databases! {
         };
         let shown = ok(w.users().update(as_(&root, update))).await;
         assert_eq!((shown.first_name(), shown.last_name(), shown.email()), ("G", "L", "g@example.org"));
-        assert!(w.login("acme", "changed", None).await.credentials.is_some());
-        assert!(w.login("acme", "secret", None).await.credentials.is_none());
+        assert!(w.login("acme", "changed", Some("d")).await.credentials.is_some());
+        assert!(w.login("acme", "secret", Some("d")).await.credentials.is_none());
         // Keys of one's own choice: both or none.
         let half = UpdateUserRequest { id: id.clone(), user_api_key: Some("a".into()), ..Default::default() };
         assert_eq!(code(w.users().update(as_(&root, half.clone()))).await, 431);
@@ -77,7 +78,6 @@ testkit::databases! {
         assert!(w.events().await.contains(&"USER.UPDATE".into()));
     }
 
-    // covers: API-011
     async fn keys_are_replaced(db: testkit::TestDb) {
         let w = World::new(db).await;
         let root = w.root().await;
@@ -183,6 +183,14 @@ testkit::databases! {
         assert_eq!(code(w.users().create(as_(&admin1, new_user("n", "outside", Some(&d2))))).await, 531);
         assert_eq!(code(w.users().create(as_(&admin1, new_user("n", "inside", Some(&d11))))).await, 200);
         assert_eq!(code(w.users().create(as_(&plain, new_user("m", "inside", Some(&d11))))).await, 531);
+        // What a domain admin may do to users below.
+        let job = ok(w.users().disable(as_(&admin1, DisableUserRequest { id: own.id.clone(), custom_job_id: None }))).await;
+        assert_eq!(w.job::<User>(job).await.unwrap().state(), "disabled");
+        assert_eq!(ok(w.users().enable(as_(&admin1, EnableUserRequest { id: own.id.clone() }))).await.state(), "enabled");
+        assert_eq!(ok(w.users().lock(as_(&admin1, LockUserRequest { id: own.id.clone() }))).await.state(), "locked");
+        ok(w.users().enable(as_(&admin1, EnableUserRequest { id: own.id.clone() }))).await;
+        let spare = ok(w.users().create(as_(&admin1, new_user("spare", "inside", Some(&d11))))).await;
+        assert_eq!(code(w.users().delete(as_(&admin1, DeleteUserRequest { id: spare.id }))).await, 200);
         // Lists.
         let all = ListUsersRequest { list_all: Some(true), ..Default::default() };
         assert_eq!(w.usernames(&admin1, all.clone()).await, ["admin1", "inside", "colleague", "n"]);

@@ -23,7 +23,10 @@ impl Mac {
         let parts: Vec<&str> = text.trim().split([':', '-']).collect();
         let well_formed = parts.len() == 6
             && parts.iter().zip(&mut bytes).all(|(part, byte)| {
-                part.len() == 2 && u8::from_str_radix(part, 16).map(|b| *byte = b).is_ok()
+                // `from_str_radix` alone would take a sign.
+                part.len() == 2
+                    && part.bytes().all(|b| b.is_ascii_hexdigit())
+                    && u8::from_str_radix(part, 16).map(|b| *byte = b).is_ok()
             });
         if !well_formed {
             return Err(ApiError::param(format!("Mac address is not valid: {text}")));
@@ -43,8 +46,15 @@ mod tests {
     #[test]
     fn requested_addresses_are_checked() {
         assert_eq!(Mac::parse("02-00-AB-00-00-01").unwrap().0, "02:00:ab:00:00:01");
-        for bad in ["", "02:00:00:00:00", "02:00:00:00:00:zz", "01:00:00:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "+2:00:00:00:00:01"]
-        {
+        for bad in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:zz",
+            "01:00:00:00:00:01",
+            "00:00:00:00:00:00",
+            "ff:ff:ff:ff:ff:ff",
+            "+2:00:00:00:00:01",
+        ] {
             assert_eq!(Mac::parse(bad).unwrap_err().code, 431, "{bad}");
         }
     }

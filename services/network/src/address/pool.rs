@@ -133,7 +133,13 @@ fn nth_set_bit(mut word: u64, n: u32) -> u32 {
 impl std::fmt::Display for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (i, s) in self.spans.iter().enumerate() {
-            write!(f, "{}{}-{}", if i == 0 { "" } else { ", " }, Ipv4Addr::from(s.range.start), Ipv4Addr::from(s.range.end))?;
+            write!(
+                f,
+                "{}{}-{}",
+                if i == 0 { "" } else { ", " },
+                Ipv4Addr::from(s.range.start),
+                Ipv4Addr::from(s.range.end)
+            )?;
         }
         Ok(())
     }
@@ -161,7 +167,6 @@ mod tests {
     }
 
     proptest! {
-        // covers: TOPO-022
         #[test]
         fn no_address_is_given_twice(first in 1u32..150, gap in 1u32..80, second in 1u32..150, ops in prop::collection::vec(op(), 0..600)) {
             let ranges = [Range { start: 5, end: 4 + first }, Range { start: 5 + first + gap, end: 4 + first + gap + second }];

@@ -27,8 +27,10 @@ pub fn parse_ip(text: &str, what: &str) -> Result<Ipv4Addr, ApiError> {
 /// # Errors
 /// 431 when it isn't one.
 pub fn parse_cidr(text: &str) -> Result<Ipv4Net, ApiError> {
-    let net: Ipv4Net =
-        text.trim().parse().map_err(|_| ApiError::param(format!("Invalid format of cidr: {text} isn't a valid CIDR")))?;
+    let net: Ipv4Net = text
+        .trim()
+        .parse()
+        .map_err(|_| ApiError::param(format!("Invalid format of cidr: {text} isn't a valid CIDR")))?;
     if net.addr() != net.network() {
         return Err(ApiError::param(format!("{text} isn't the address of a network: {} is meant?", net.trunc())));
     }
@@ -125,7 +127,10 @@ impl Subnet {
         }
         let range = Range { start: u32::from(first), end: u32::from(last) };
         if range.contains(u32::from(self.gateway)) {
-            return Err(ApiError::param(format!("The gateway ip {} is overlapped with the ip range {start}-{end}", self.gateway)));
+            return Err(ApiError::param(format!(
+                "The gateway ip {} is overlapped with the ip range {start}-{end}",
+                self.gateway
+            )));
         }
         Ok(range)
     }

@@ -2,8 +2,8 @@
 
 use super::{Api, Owners, domain, given, keyword, tag_filter};
 use crate::job::{AssociateIp, DisassociateIp, Order};
-use crate::network::implement;
 use crate::network::View;
+use crate::network::implement;
 use crate::present;
 use crate::store::ips::{self, Filter, Taking};
 use crate::store::networks;
@@ -12,7 +12,8 @@ use contract::api::{Access, JobRef};
 use contract::{ApiError, Request as _};
 use contract_network::ip_addresses_server::IpAddresses;
 use contract_network::{
-    AssociateIpAddressRequest, DisassociateIpAddressRequest, ListPublicIpAddressesRequest, ListPublicIpAddressesResponse,
+    AssociateIpAddressRequest, DisassociateIpAddressRequest, ListPublicIpAddressesRequest,
+    ListPublicIpAddressesResponse,
 };
 use jobs::Claim;
 use model::{ListScope, Owner};
@@ -38,10 +39,16 @@ impl IpAddresses for Api {
             return Ok(Response::new(ListPublicIpAddressesResponse { count: Some(0), public_ip_address: Vec::new() }));
         }
         let id = cx.refs.one("id").map(|e| e.id);
-        let owners = Owners { account: req.account.as_deref(), list_all: req.list_all, recursive: req.is_recursive, by_id: id.is_some() };
+        let owners = Owners {
+            account: req.account.as_deref(),
+            list_all: req.list_all,
+            recursive: req.is_recursive,
+            by_id: id.is_some(),
+        };
         let mut scope = owners.scope(db, &cx).await?;
         let state = given(&req.state);
-        let free = state.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("Free")) || req.allocated_only == Some(false);
+        let free =
+            state.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("Free")) || req.allocated_only == Some(false);
         // Free addresses belong to nobody: root admins see them all.
         if free && cx.caller.is_root_admin() && given(&req.account).is_none() && cx.refs.one("domainid").is_none() {
             scope = ListScope::All;
@@ -105,7 +112,9 @@ impl IpAddresses for Api {
             return Err(ApiError::permission(format!("Ip Address {} belongs to somebody else", ip.ip)).into());
         }
         if ip.is_source_nat {
-            return Err(refuse("Ip address is used for source nat purposes and can not be disassociated.".to_owned()).into());
+            return Err(
+                refuse("Ip address is used for source nat purposes and can not be disassociated.".to_owned()).into()
+            );
         }
         if ip.is_system {
             return Err(refuse(format!("Can't release system IP address {}", ip.ip)).into());
@@ -146,9 +155,12 @@ async fn target(world: &World, cx: &Cx, req: &AssociateIpAddressRequest) -> Resu
     let found = networks::isolated_of(db, zone, owner.account_id).await?;
     match found.as_slice() {
         [one] => world.views.fresh(db, one.id).await,
-        [] => Err(ApiError::param("The account has no Isolated network with source NAT in the zone: give a networkid".to_owned())),
+        [] => Err(ApiError::param(
+            "The account has no Isolated network with source NAT in the zone: give a networkid".to_owned(),
+        )),
         _ => Err(ApiError::param(
-            "Failed to locate account owned isolated network in the zone: there are several, give a networkid".to_owned(),
+            "Failed to locate account owned isolated network in the zone: there are several, give a networkid"
+                .to_owned(),
         )),
     }
 }

@@ -38,7 +38,9 @@ impl NetworkOfferings for Api {
             return Err(ApiError::param("the zone has been removed".to_owned()).into());
         }
         let mut found = offerings::listable(db).await?;
-        found.retain(|o| id.is_none_or(|id| o.id == id) && fits(o, &req) && from.as_ref().is_none_or(|f| upgrades(f, o)));
+        found.retain(|o| {
+            id.is_none_or(|id| o.id == id) && fits(o, &req) && from.as_ref().is_none_or(|f| upgrades(f, o))
+        });
         let (rows, count) = slice(found, &page);
         let rate = match zone {
             Some(zone) => world.node.settings.get_in(keys::NETWORK_THROTTLING_RATE, Scope::Zone(zone)),
@@ -48,7 +50,10 @@ impl NetworkOfferings for Api {
         Ok(Response::new(ListNetworkOfferingsResponse { count: Some(count), network_offering }))
     }
 
-    async fn update(&self, request: Request<UpdateNetworkOfferingRequest>) -> Result<Response<net::NetworkOffering>, Status> {
+    async fn update(
+        &self,
+        request: Request<UpdateNetworkOfferingRequest>,
+    ) -> Result<Response<net::NetworkOffering>, Status> {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let id: i64 = cx.refs.need("id")?;
@@ -91,7 +96,8 @@ fn fits(o: &Offering, req: &ListNetworkOfferingsRequest) -> bool {
         && given(&req.tags).is_none_or(|t| o.tags.as_deref() == Some(t.as_str()))
         && flag(req.is_tagged, o.tags.as_deref().is_some_and(|t| !t.is_empty()))
         && flag(req.for_vpc, o.for_vpc)
-        && keyword(&req.keyword).is_none_or(|k| o.name.to_lowercase().contains(&k) || o.display_text.to_lowercase().contains(&k))
+        && keyword(&req.keyword)
+            .is_none_or(|k| o.name.to_lowercase().contains(&k) || o.display_text.to_lowercase().contains(&k))
 }
 
 /// Whether a network may change from one offering to the other.

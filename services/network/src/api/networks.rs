@@ -34,8 +34,10 @@ impl Networks for Api {
             return Ok(Response::new(answer));
         }
         let gone = |what: &str| ApiError::param(format!("the {what} has been removed"));
-        let zone = zones::zone(db, cx.refs.need("zoneid")?).await.map_err(ApiError::from)?.ok_or_else(|| gone("zone"))?;
-        let offering = offerings::one(db, cx.refs.need("networkofferingid")?).await?.ok_or_else(|| gone("network offering"))?;
+        let zone =
+            zones::zone(db, cx.refs.need("zoneid")?).await.map_err(ApiError::from)?.ok_or_else(|| gone("zone"))?;
+        let offering =
+            offerings::one(db, cx.refs.need("networkofferingid")?).await?.ok_or_else(|| gone("network offering"))?;
         let planned = create::plan(world, &cx.caller, &zone, &offering, wish(world, &cx, &req).await?).await?;
         create::reserve(world, &cx.caller, &planned).await?;
         let made = make(world, &cx, &planned).await;
@@ -80,9 +82,12 @@ impl Networks for Api {
         let (cx, req) = world.node.rpc.enter(request).await?;
         let view = self.view(&cx).await?;
         if view.network.is_system {
-            return Err(ApiError::param("Network is system and can't be deleted".to_owned()).with_entity(&view.network.uuid, "id").into());
+            return Err(ApiError::param("Network is system and can't be deleted".to_owned())
+                .with_entity(&view.network.uuid, "id")
+                .into());
         }
-        let order = order(&cx, DeleteNetworkRequest::COMMAND, &view, "Deleting network", Some("Network"), &req.custom_job_id);
+        let order =
+            order(&cx, DeleteNetworkRequest::COMMAND, &view, "Deleting network", Some("Network"), &req.custom_job_id);
         Ok(Response::new(job::accept(world, order, DeleteNetwork { id: view.network.id }).await?))
     }
 
@@ -92,10 +97,16 @@ impl Networks for Api {
         let db = &world.node.db;
         let page = world.page(req.page, req.page_size)?;
         let id = cx.refs.one("id").map(|e| e.id);
-        let owners = Owners { account: req.account.as_deref(), list_all: req.list_all, recursive: req.is_recursive, by_id: id.is_some() };
+        let owners = Owners {
+            account: req.account.as_deref(),
+            list_all: req.list_all,
+            recursive: req.is_recursive,
+            by_id: id.is_some(),
+        };
         let scope = owners.scope(db, &cx).await?;
         let named = given(&req.account).is_some() || cx.refs.one("domainid").is_some();
-        let shared = (!named).then(|| SharedWith { domain_id: cx.caller.domain_id, domain_path: cx.caller.domain_path.clone() });
+        let shared =
+            (!named).then(|| SharedWith { domain_id: cx.caller.domain_id, domain_path: cx.caller.domain_path.clone() });
         // No VPC exists, and every guest network of Arcus can take VMs while it has addresses.
         if req.for_vpc == Some(true) {
             return Ok(Response::new(ListNetworksResponse { count: Some(0), network: Vec::new() }));
@@ -119,7 +130,8 @@ impl Networks for Api {
             keyword: keyword(&req.keyword),
             tags: tag_filter(&req.tags),
         };
-        let (rows, mut count) = networks::list(db, &filter, &scope, shared.as_ref(), &page).await.map_err(ApiError::from)?;
+        let (rows, mut count) =
+            networks::list(db, &filter, &scope, shared.as_ref(), &page).await.map_err(ApiError::from)?;
         let mut network = present::networks(db, &cx.caller, &rows).await?;
         if let Some(wanted) = req.can_use_for_deploy {
             // As 4.11: a filter over the page, which is what the UI asks for.

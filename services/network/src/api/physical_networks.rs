@@ -14,8 +14,8 @@ use contract::api::JobRef;
 use contract::{ApiError, Request as _};
 use contract_network::physical_networks_server::PhysicalNetworks;
 use contract_network::{
-    CreatePhysicalNetworkRequest, DeletePhysicalNetworkRequest, ListPhysicalNetworksRequest, ListPhysicalNetworksResponse,
-    UpdatePhysicalNetworkRequest,
+    CreatePhysicalNetworkRequest, DeletePhysicalNetworkRequest, ListPhysicalNetworksRequest,
+    ListPhysicalNetworksResponse, UpdatePhysicalNetworkRequest,
 };
 use jobs::Claim;
 use tonic::{Request, Response, Status};
@@ -103,7 +103,10 @@ impl PhysicalNetworks for Api {
             Some(s) if s.eq_ignore_ascii_case("Enabled") => Some("Enabled".to_owned()),
             Some(s) if s.eq_ignore_ascii_case("Disabled") => Some("Disabled".to_owned()),
             Some(s) => {
-                return Err(ApiError::param(format!("Unable to resolve state '{s}' to a supported value {{Enabled or Disabled}}")).into());
+                return Err(ApiError::param(format!(
+                    "Unable to resolve state '{s}' to a supported value {{Enabled or Disabled}}"
+                ))
+                .into());
             }
         };
         let vlan = match given(&req.vlan) {
@@ -115,7 +118,13 @@ impl PhysicalNetworks for Api {
             None => None,
         };
         let tags = (!req.tags.is_empty()).then(|| req.tags.join(","));
-        let order = order(&cx.caller, UpdatePhysicalNetworkRequest::COMMAND, &row, "Updating Physical network", &req.custom_job_id);
+        let order = order(
+            &cx.caller,
+            UpdatePhysicalNetworkRequest::COMMAND,
+            &row,
+            "Updating Physical network",
+            &req.custom_job_id,
+        );
         let action = Action::UpdatePhysical { id: row.id, state, vlan, speed: given(&req.network_speed), tags };
         Ok(Response::new(job::accept(world, order, AdminJob { action }).await?))
     }
@@ -124,7 +133,13 @@ impl PhysicalNetworks for Api {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let row = found(world, cx.refs.need("id")?).await?;
-        let order = order(&cx.caller, DeletePhysicalNetworkRequest::COMMAND, &row, "Deleting Physical network", &req.custom_job_id);
+        let order = order(
+            &cx.caller,
+            DeletePhysicalNetworkRequest::COMMAND,
+            &row,
+            "Deleting Physical network",
+            &req.custom_job_id,
+        );
         let action = Action::DeletePhysical { id: row.id };
         Ok(Response::new(job::accept(world, order, AdminJob { action }).await?))
     }
@@ -149,7 +164,9 @@ impl PhysicalNetworks for Api {
 }
 
 pub(super) async fn found(world: &World, id: i64) -> Result<Physical, ApiError> {
-    physical::one(&world.node.db, id).await?.ok_or_else(|| ApiError::param("the physical network has been removed".to_owned()))
+    physical::one(&world.node.db, id)
+        .await?
+        .ok_or_else(|| ApiError::param("the physical network has been removed".to_owned()))
 }
 
 fn order<'a>(
@@ -175,10 +192,16 @@ fn isolation(methods: &[String]) -> Result<String, ApiError> {
     let given: Vec<&str> = methods.iter().map(|m| m.trim()).filter(|m| !m.is_empty()).collect();
     match given.as_slice() {
         [] => Ok(String::new()),
-        [one] => ISOLATION.iter().find(|known| known.eq_ignore_ascii_case(one)).map(|known| (*known).to_owned()).ok_or_else(|| {
-            ApiError::param(format!("isolation method {one} isn't there yet: give one of {}", ISOLATION.join(", ")))
-        }),
-        _ => Err(ApiError::param("Only one isolationMethod can be specified for a physical network at this time".to_owned())),
+        [one] => ISOLATION
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(one))
+            .map(|known| (*known).to_owned())
+            .ok_or_else(|| {
+                ApiError::param(format!("isolation method {one} isn't there yet: give one of {}", ISOLATION.join(", ")))
+            }),
+        _ => Err(ApiError::param(
+            "Only one isolationMethod can be specified for a physical network at this time".to_owned(),
+        )),
     }
 }
 
@@ -187,15 +210,21 @@ fn broadcast_range(text: &Option<String>, basic: bool) -> Result<String, ApiErro
     match word.as_str() {
         "ZONE" => Ok(word),
         "POD" if basic => Ok(word),
-        "POD" => Err(ApiError::param("Basic zone is the only type of zone that can have a POD broadcast domain range".to_owned())),
-        _ => Err(ApiError::param(format!("Unable to resolve broadcastDomainRange '{word}' to a supported value {{Pod or Zone}}"))),
+        "POD" => Err(ApiError::param(
+            "Basic zone is the only type of zone that can have a POD broadcast domain range".to_owned(),
+        )),
+        _ => Err(ApiError::param(format!(
+            "Unable to resolve broadcastDomainRange '{word}' to a supported value {{Pod or Zone}}"
+        ))),
     }
 }
 
 /// Checks the guest VLANs of a physical network; gives them in order.
 async fn check_vlans(world: &World, zone: &zones::Zone, row: &Physical, text: &str) -> Result<String, ApiError> {
     if zone.is_basic() {
-        return Err(ApiError::param("Can't add vnet range to the physical network in the zone that supports Basic network".to_owned()));
+        return Err(ApiError::param(
+            "Can't add vnet range to the physical network in the zone that supports Basic network".to_owned(),
+        ));
     }
     let wanted = VlanRanges::parse(text, row.is_vxlan())?;
     let db = &world.node.db;

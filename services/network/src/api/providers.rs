@@ -30,7 +30,10 @@ impl NetworkServiceProviders for Api {
         let name = given(&req.name).unwrap_or_default();
         let provider = Provider::find(&name).ok_or_else(|| {
             let known: Vec<&str> = Provider::ALL.iter().map(|p| p.name).collect();
-            ApiError::param(format!("Invalid Network Service Provider {name}: the providers that work are {}", known.join(", ")))
+            ApiError::param(format!(
+                "Invalid Network Service Provider {name}: the providers that work are {}",
+                known.join(", ")
+            ))
         })?;
         let row = NetworkProvider {
             id: db.next_id("network_providers").await.map_err(ApiError::from)?,
@@ -43,7 +46,14 @@ impl NetworkServiceProviders for Api {
         };
         let element = db.next_id("router_elements").await.map_err(ApiError::from)?;
         let element_uuid = model::new_uuid();
-        let order = order(&cx.caller, AddNetworkServiceProviderRequest::COMMAND, &row, "Adding physical network ServiceProvider", &req.custom_job_id, true);
+        let order = order(
+            &cx.caller,
+            AddNetworkServiceProviderRequest::COMMAND,
+            &row,
+            "Adding physical network ServiceProvider",
+            &req.custom_job_id,
+            true,
+        );
         let ticket = world.jobs.ticket().await?;
         let accept = order.of(AdminJob { action: Action::AddProvider { id: row.id } });
         let answer = jobs::mutate!(world.node.db, cx.caller, "add-network-provider", |tx| {
@@ -69,15 +79,27 @@ impl NetworkServiceProviders for Api {
         const STATES: &[&str] = &["Enabled", "Disabled", "Shutdown"];
         let state = match given(&req.state) {
             None => None,
-            Some(s) => Some(STATES.iter().find(|k| k.eq_ignore_ascii_case(&s)).map(|k| (*k).to_owned()).ok_or_else(|| {
-                ApiError::param(format!("Unable to resolve the state of the provider: {s}. Give one of {}", STATES.join(", ")))
-            })?),
+            Some(s) => {
+                Some(STATES.iter().find(|k| k.eq_ignore_ascii_case(&s)).map(|k| (*k).to_owned()).ok_or_else(|| {
+                    ApiError::param(format!(
+                        "Unable to resolve the state of the provider: {s}. Give one of {}",
+                        STATES.join(", ")
+                    ))
+                })?)
+            }
         };
         let services = match Provider::find(&row.name) {
             Some(provider) => services(provider, &req.service_list)?,
             None => None,
         };
-        let order = order(&cx.caller, UpdateNetworkServiceProviderRequest::COMMAND, &row, "Updating physical network ServiceProvider", &req.custom_job_id, false);
+        let order = order(
+            &cx.caller,
+            UpdateNetworkServiceProviderRequest::COMMAND,
+            &row,
+            "Updating physical network ServiceProvider",
+            &req.custom_job_id,
+            false,
+        );
         let action = Action::UpdateProvider { id: row.id, state, services };
         Ok(Response::new(job::accept(world, order, AdminJob { action }).await?))
     }
@@ -86,7 +108,14 @@ impl NetworkServiceProviders for Api {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let row = self.provider(cx.refs.need("id")?).await?;
-        let order = order(&cx.caller, DeleteNetworkServiceProviderRequest::COMMAND, &row, "Deleting Physical network ServiceProvider", &req.custom_job_id, false);
+        let order = order(
+            &cx.caller,
+            DeleteNetworkServiceProviderRequest::COMMAND,
+            &row,
+            "Deleting Physical network ServiceProvider",
+            &req.custom_job_id,
+            false,
+        );
         let action = Action::DeleteProvider { id: row.id };
         Ok(Response::new(job::accept(world, order, AdminJob { action }).await?))
     }
@@ -155,7 +184,10 @@ impl VirtualRouterElements for Api {
         Ok(Response::new(ListVirtualRouterElementsResponse { count: Some(count), virtual_router_element }))
     }
 
-    async fn configure(&self, request: Request<ConfigureVirtualRouterElementRequest>) -> Result<Response<JobRef>, Status> {
+    async fn configure(
+        &self,
+        request: Request<ConfigureVirtualRouterElementRequest>,
+    ) -> Result<Response<JobRef>, Status> {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let id: i64 = cx.refs.need("id")?;
@@ -211,7 +243,10 @@ fn supported(p: &Provider, name: &str, capabilities: &[(&'static str, &'static s
             .map(|(name, value)| net::NetworkServiceCapability {
                 name: Some((*name).to_owned()),
                 value: Some((*value).to_owned()),
-                can_choose_service_capability: Some(matches!(*name, "SupportedSourceNatTypes" | "RedundantRouter" | "SupportedLBIsolation")),
+                can_choose_service_capability: Some(matches!(
+                    *name,
+                    "SupportedSourceNatTypes" | "RedundantRouter" | "SupportedLBIsolation"
+                )),
                 ..net::NetworkServiceCapability::default()
             })
             .collect(),

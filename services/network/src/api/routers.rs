@@ -16,7 +16,12 @@ impl Routers for Api {
         let db = &world.node.db;
         let page = world.page(req.page, req.page_size)?;
         let id = cx.refs.one("id").map(|e| e.id);
-        let owners = Owners { account: req.account.as_deref(), list_all: req.list_all, recursive: req.is_recursive, by_id: id.is_some() };
+        let owners = Owners {
+            account: req.account.as_deref(),
+            list_all: req.list_all,
+            recursive: req.is_recursive,
+            by_id: id.is_some(),
+        };
         let scope = owners.scope(db, &cx).await?;
         // Routers of VPCs, and routers of other versions than this program's, don't exist.
         if req.for_vpc == Some(true) || given(&req.version).is_some() {

@@ -9,7 +9,8 @@ use contract::api::JobRef;
 use contract::{ApiError, Request as _};
 use contract_network::traffic_types_server::TrafficTypes;
 use contract_network::{
-    AddTrafficTypeRequest, DeleteTrafficTypeRequest, ListTrafficTypesRequest, ListTrafficTypesResponse, UpdateTrafficTypeRequest,
+    AddTrafficTypeRequest, DeleteTrafficTypeRequest, ListTrafficTypesRequest, ListTrafficTypesResponse,
+    UpdateTrafficTypeRequest,
 };
 use jobs::Claim;
 use tonic::{Request, Response, Status};
@@ -45,7 +46,14 @@ impl TrafficTypes for Api {
             vlan: given(&req.vlan),
             isolation_method: given(&req.isolation_method),
         };
-        let order = order(&cx.caller, AddTrafficTypeRequest::COMMAND, &row, "Adding physical network traffic type", &req.custom_job_id, true);
+        let order = order(
+            &cx.caller,
+            AddTrafficTypeRequest::COMMAND,
+            &row,
+            "Adding physical network traffic type",
+            &req.custom_job_id,
+            true,
+        );
         let ticket = world.jobs.ticket().await?;
         let accept = order.of(AdminJob { action: Action::AddTraffic { id: row.id } });
         let answer = jobs::mutate!(world.node.db, cx.caller, "add-traffic-type", |tx| {
@@ -80,7 +88,14 @@ impl TrafficTypes for Api {
             req.hyperv_network_label.clone(),
             req.ovm3_network_label.clone(),
         ];
-        let order = order(&cx.caller, UpdateTrafficTypeRequest::COMMAND, &row, "Updating Traffic Type", &req.custom_job_id, false);
+        let order = order(
+            &cx.caller,
+            UpdateTrafficTypeRequest::COMMAND,
+            &row,
+            "Updating Traffic Type",
+            &req.custom_job_id,
+            false,
+        );
         let action = Action::UpdateTraffic { id: row.id, labels };
         Ok(Response::new(job::accept(world, order, AdminJob { action }).await?))
     }
@@ -89,12 +104,22 @@ impl TrafficTypes for Api {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let row = self.traffic(cx.refs.need("id")?).await?;
-        let order = order(&cx.caller, DeleteTrafficTypeRequest::COMMAND, &row, "Deleting Traffic Type", &req.custom_job_id, false);
+        let order = order(
+            &cx.caller,
+            DeleteTrafficTypeRequest::COMMAND,
+            &row,
+            "Deleting Traffic Type",
+            &req.custom_job_id,
+            false,
+        );
         let action = Action::DeleteTraffic { id: row.id };
         Ok(Response::new(job::accept(world, order, AdminJob { action }).await?))
     }
 
-    async fn list(&self, request: Request<ListTrafficTypesRequest>) -> Result<Response<ListTrafficTypesResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<ListTrafficTypesRequest>,
+    ) -> Result<Response<ListTrafficTypesResponse>, Status> {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let physical: i64 = cx.refs.need("physicalnetworkid")?;

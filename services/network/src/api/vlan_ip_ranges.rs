@@ -11,7 +11,9 @@ use contract::ApiError;
 use contract::api::Success;
 use contract_network as net;
 use contract_network::vlan_ip_ranges_server::VlanIpRanges;
-use contract_network::{CreateVlanIpRangeRequest, DeleteVlanIpRangeRequest, ListVlanIpRangesRequest, ListVlanIpRangesResponse};
+use contract_network::{
+    CreateVlanIpRangeRequest, DeleteVlanIpRangeRequest, ListVlanIpRangesRequest, ListVlanIpRangesResponse,
+};
 use events::{EventRecord, EventState, Record};
 use model::Owner;
 use rpc::Cx;
@@ -26,7 +28,8 @@ impl VlanIpRanges for Api {
             return Ok(Response::new(answer));
         }
         let planned = plan(world, &cx, &req).await?;
-        let shown = present::ranges(&world.node.db, std::slice::from_ref(&planned.range)).await.map_err(ApiError::from)?;
+        let shown =
+            present::ranges(&world.node.db, std::slice::from_ref(&planned.range)).await.map_err(ApiError::from)?;
         let answer = shown.into_iter().next().unwrap_or_default();
         let answer = jobs::mutate!(world.node.db, cx.caller, "create-vlan-ip-range", |tx| {
             planning::write(tx, &planned).await?;
@@ -71,7 +74,10 @@ impl VlanIpRanges for Api {
         Ok(Response::new(answer))
     }
 
-    async fn list(&self, request: Request<ListVlanIpRangesRequest>) -> Result<Response<ListVlanIpRangesResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<ListVlanIpRangesRequest>,
+    ) -> Result<Response<ListVlanIpRangesResponse>, Status> {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let db = &world.node.db;
@@ -113,7 +119,9 @@ async fn plan(world: &World, cx: &Cx, req: &CreateVlanIpRangeRequest) -> Result<
         None => None,
     };
     if cx.refs.one("podid").is_some() {
-        return Err(ApiError::unsupported("podid is for zones with Basic networking, which aren't there yet".to_owned()));
+        return Err(ApiError::unsupported(
+            "podid is for zones with Basic networking, which aren't there yet".to_owned(),
+        ));
     }
     let zone_id = cx
         .refs
@@ -121,8 +129,11 @@ async fn plan(world: &World, cx: &Cx, req: &CreateVlanIpRangeRequest) -> Result<
         .or(network.as_ref().map(|n| n.zone_id))
         .or(physical.as_ref().map(|p| p.zone_id))
         .ok_or_else(|| ApiError::param("zoneId or physicalNetworkId or networkId must be specified".to_owned()))?;
-    let zone = zones::zone(db, zone_id).await?.ok_or_else(|| ApiError::param("Please specify a valid zone: it has been removed".to_owned()))?;
-    if network.as_ref().is_some_and(|n| n.zone_id != zone.id) || physical.as_ref().is_some_and(|p| p.zone_id != zone.id) {
+    let zone = zones::zone(db, zone_id)
+        .await?
+        .ok_or_else(|| ApiError::param("Please specify a valid zone: it has been removed".to_owned()))?;
+    if network.as_ref().is_some_and(|n| n.zone_id != zone.id) || physical.as_ref().is_some_and(|p| p.zone_id != zone.id)
+    {
         return Err(ApiError::param("the network isn't one of the zone that zoneid names".to_owned()));
     }
     let wish = Wish {
@@ -138,7 +149,10 @@ async fn plan(world: &World, cx: &Cx, req: &CreateVlanIpRangeRequest) -> Result<
     match network {
         Some(network) if !network.is_system => {
             if req.for_virtual_network == Some(true) {
-                return Err(ApiError::param("Can't add a range of public addresses to a guest network: forvirtualnetwork must be false".to_owned()));
+                return Err(ApiError::param(
+                    "Can't add a range of public addresses to a guest network: forvirtualnetwork must be false"
+                        .to_owned(),
+                ));
             }
             if wish.dedicated.is_some() || wish.for_system_vms {
                 return Err(ApiError::param("Only ranges of public addresses can be dedicated".to_owned()));
@@ -157,14 +171,17 @@ async fn dedicated(world: &World, cx: &Cx, req: &CreateVlanIpRangeRequest) -> Re
     match (given(&req.account), domain) {
         (None, None) => Ok(None),
         (Some(name), Some((id, path))) => {
-            let owner = model::scope::owner_for_create(&world.node.db, &cx.caller, Some(&name), Some((id, &path))).await?;
+            let owner =
+                model::scope::owner_for_create(&world.node.db, &cx.caller, Some(&name), Some((id, &path))).await?;
             if owner.account_id == 1 {
                 return Err(ApiError::param("Can't dedicate an IP range to the system account".to_owned()));
             }
             Ok(Some(owner))
         }
         (Some(_), None) => Err(ApiError::param("domainid is required with account".to_owned())),
-        (None, Some(_)) => Err(ApiError::param("Account is required with domainid: a range is dedicated to an account".to_owned())),
+        (None, Some(_)) => {
+            Err(ApiError::param("Account is required with domainid: a range is dedicated to an account".to_owned()))
+        }
     }
 }
 
@@ -174,7 +191,7 @@ fn event(cx: &Cx, kind: &str, range: &VlanRange, text: String) -> Record {
 
 /// The network's addresses are others now.
 async fn refresh(world: &World, network: i64) -> Result<(), ApiError> {
-    world.views.forget(network);
+    world.changed(network);
     world.pools.forget(network);
     if let Some(router) = routers::of_network(&world.node.db, network).await? {
         world.routers.wake(router.id);

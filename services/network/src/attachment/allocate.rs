@@ -192,7 +192,8 @@ async fn write(tx: &mut Tx, drafts: &[Draft]) -> Result<(), Refused> {
 }
 
 fn usage<'a>(kind: &str, nics: impl Iterator<Item = (&'a View, &'a Nic)>) -> Vec<Record> {
-    nics.map(|(view, nic)| Record::Usage(nic_usage(kind, nic, view.network.zone_id, view.network.offering_id))).collect()
+    nics.map(|(view, nic)| Record::Usage(nic_usage(kind, nic, view.network.zone_id, view.network.offering_id)))
+        .collect()
 }
 
 /// The accounting fact of an interface, as 4.11 writes it: the VM, the interface's number for a name, and in `size` whether

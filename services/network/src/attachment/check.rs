@@ -1,8 +1,8 @@
 //! What can be said of a VM's networks before anything is written.
 
 use crate::address::{Mac, number, parse_ip};
+use crate::network::View;
 use crate::network::access::check_use;
-use crate::network::{View, view};
 use crate::store::nics;
 use crate::world::World;
 use contract::ApiError;
@@ -13,11 +13,7 @@ use std::collections::HashSet;
 
 /// The owner that a request speaks of.
 pub(super) fn owner(request: &AllocateNicsRequest) -> Owner {
-    Owner {
-        account_id: request.account_id,
-        domain_id: request.domain_id,
-        domain_path: request.domain_path.clone(),
-    }
+    Owner { account_id: request.account_id, domain_id: request.domain_id, domain_path: request.domain_path.clone() }
 }
 
 /// Checks the networks and addresses that a VM asks for.
@@ -33,7 +29,8 @@ pub async fn check(world: &World, request: &AllocateNicsRequest) -> Result<usize
         return Err(ApiError::param("a VM needs at least one network".to_owned()));
     }
     for nic in &request.nics {
-        let view = view::View::load(db, nic.network_id).await?;
+        // Perhaps a little old: what allocates looks again.
+        let view = world.views.get(db, nic.network_id).await?;
         check_network(&view, request.zone_id, &owner)?;
         if !networks.insert(nic.network_id) {
             return Err(ApiError::param(format!("network {} is named twice", view.network.title()))
@@ -72,7 +69,6 @@ pub(super) fn check_network(view: &View, zone: i64, owner: &Owner) -> Result<(),
     if network.is_system || network.traffic_type != "Guest" {
         return refuse(format!("network {} is the system's own: VMs can't be attached to it", network.title()));
     }
-    // covers: NET-001
     if network.zone_id != zone {
         return refuse(format!("network {} belongs to another zone than the VM", network.title()));
     }

@@ -18,7 +18,12 @@ use store::Tx;
 ///
 /// # Errors
 /// 533 and 534 as for implementing a network.
-pub async fn prepare(world: &World, caller: &Caller, key: StepKey, request: &VmNicsRequest) -> Result<NicsResponse, ApiError> {
+pub async fn prepare(
+    world: &World,
+    caller: &Caller,
+    key: StepKey,
+    request: &VmNicsRequest,
+) -> Result<NicsResponse, ApiError> {
     let db = &world.node.db;
     let host = request.host_id.ok_or_else(|| ApiError::internal("prepare needs a host".to_owned()))?;
     for _ in 0..TRIES {

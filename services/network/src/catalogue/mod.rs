@@ -105,7 +105,10 @@ impl Offering {
     /// 431 that names each missing service and its provider.
     pub fn check_supported(&self) -> Result<(), ApiError> {
         if self.for_vpc {
-            return Err(ApiError::unsupported(format!("network offering {} is for VPC tiers: VPCs aren't there yet", self.name)));
+            return Err(ApiError::unsupported(format!(
+                "network offering {} is for VPC tiers: VPCs aren't there yet",
+                self.name
+            )));
         }
         let missing: Vec<String> = self
             .services

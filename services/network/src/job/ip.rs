@@ -22,10 +22,12 @@ pub enum Undo {
     Free,
     /// The address stays with its network.
     Keep,
+    /// The address is back in the pool: no way back from there, its reservation goes too.
+    LetGo,
 }
 
 async fn applied(world: &World, network: i64) -> Result<(), ApiError> {
-    world.views.forget(network);
+    world.changed(network);
     match routers::of_network(&world.node.db, network).await? {
         Some(router) => world.routers.applied(router.id, ROUTER_TIME).await,
         None => Ok(()),
@@ -74,7 +76,9 @@ impl Job for AssociateIp {
         jobs::undo_step!(cx, |tx| free_if(tx, self.id, self.network, "Allocating").await).await?;
         world.release(cx.caller(), &self.limit).await;
         // Nobody waits: what is gone from the wanted state goes from the router when it can.
-        let _ = routers::of_network(&world.node.db, self.network).await.map(|r| r.iter().for_each(|r| world.routers.wake(r.id)));
+        let _ = routers::of_network(&world.node.db, self.network)
+            .await
+            .map(|r| r.iter().for_each(|r| world.routers.wake(r.id)));
         Ok(())
     }
 
@@ -125,7 +129,7 @@ impl Job for DisassociateIp {
         .await?;
         applied(&world, self.network).await?;
         let ip = ips::one(db, self.id).await?.ok_or_else(gone)?;
-        jobs::step!(ctx, "free", |tx| {
+        jobs::step!(ctx, "free", undo: Undo::LetGo, |tx| {
             ips::free(tx, &[self.id]).await?;
             events::record(tx, &[Record::Usage(ip_usage("NET.IPRELEASE", &ip, &ip.owner, ip.is_source_nat))]).await?;
             Ok(())
@@ -141,15 +145,25 @@ impl Job for DisassociateIp {
         .await
     }
 
-    async fn undo(self, world: Arc<World>, _: Undo, cx: UndoCx) -> Result<(), ApiError> {
+    async fn undo(self, world: Arc<World>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
+        // `value` is there when the step's commit is.
+        if matches!(undo, Undo::LetGo)
+            && cx.value::<()>().is_some()
+            && let Some(key) = &self.limit
+        {
+            world.release(cx.caller(), key).await;
+        }
         jobs::undo_step!(cx, |tx| {
-            if ips::set_state(tx, self.id, "Releasing", "Allocated").await? {
+            // Only what is still on its way out can stay.
+            if matches!(undo, Undo::Keep) && ips::set_state(tx, self.id, "Releasing", "Allocated").await? {
                 routers::raise_for_spec(tx, self.network).await?;
             }
             Ok(())
         })
         .await?;
-        let _ = routers::of_network(&world.node.db, self.network).await.map(|r| r.iter().for_each(|r| world.routers.wake(r.id)));
+        let _ = routers::of_network(&world.node.db, self.network)
+            .await
+            .map(|r| r.iter().for_each(|r| world.routers.wake(r.id)));
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 mod admin;
 mod ip;
 mod network;
+#[cfg(test)]
+mod prove;
 
 pub use admin::{Action, AdminJob};
 pub use ip::{AssociateIp, DisassociateIp};

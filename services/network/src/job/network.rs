@@ -63,7 +63,7 @@ impl Job for UpdateNetwork {
             Ok(())
         })
         .await?;
-        world.views.forget(id);
+        world.changed(id);
         world.pools.forget(id);
         let view = world.views.fresh(db, id).await?;
         if let Some(router) = &view.router {
@@ -97,19 +97,26 @@ pub struct DeleteNetwork {
     pub id: i64,
 }
 
+/// What a deletion owes once the network is gone: there is no way back from there, only on.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Deleted {
+    /// Reservations with identity, whose keys the step gave.
+    Limits,
+}
+
 impl Job for DeleteNetwork {
     const KIND: &'static str = "network.delete";
     type World = World;
-    type Undo = Nothing;
+    type Undo = Deleted;
 
     async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
         let id = self.id;
-        let keys: Vec<String> = jobs::step!(ctx, "destroy", |tx| {
+        let keys: Vec<String> = jobs::step!(ctx, "destroy", undo: Deleted::Limits, |tx| {
             let network = networks::one_in(tx, id).await?.ok_or_else(gone)?;
             destroy(tx, &network).await
         })
         .await?;
-        world.views.forget(id);
+        world.changed(id);
         world.pools.forget(id);
         if let Err(error) = crate::router::clear_leftovers(&world.node).await {
             tracing::debug!(%error, "the network's router goes from its host later");
@@ -124,8 +131,15 @@ impl Job for DeleteNetwork {
         .await
     }
 
-    async fn undo(self, _: Arc<World>, undo: Nothing, _: UndoCx) -> Result<(), ApiError> {
-        match undo {}
+    async fn undo(self, world: Arc<World>, _: Deleted, cx: UndoCx) -> Result<(), ApiError> {
+        for key in cx.value::<Vec<String>>().unwrap_or_default() {
+            world.release(cx.caller(), &key).await;
+        }
+        jobs::undo_step!(cx, |tx| {
+            let _ = tx;
+            Ok(())
+        })
+        .await
     }
 
     async fn abort(self, _: Arc<World>, _: &ApiError, _: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {
@@ -176,14 +190,21 @@ pub struct RestartNetwork {
     pub cleanup: bool,
 }
 
+/// What a restart owes.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Restarted {
+    /// A router, after the old one was taken away.
+    Router,
+}
+
 impl Job for RestartNetwork {
     const KIND: &'static str = "network.restart";
     type World = World;
-    type Undo = Nothing;
+    type Undo = Restarted;
 
     async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
         let id = self.id;
-        jobs::step!(ctx, "restart", |tx| {
+        jobs::step!(ctx, "restart", undo: Restarted::Router, |tx| {
             let network = networks::one_in(tx, id).await?.ok_or_else(gone)?;
             if self.cleanup || routers::of_network_in(tx, id).await?.is_none() {
                 // The VLAN stays: VMs run on it.
@@ -195,7 +216,7 @@ impl Job for RestartNetwork {
             Ok(())
         })
         .await?;
-        world.views.forget(id);
+        world.changed(id);
         if let Err(error) = crate::router::clear_leftovers(&world.node).await {
             tracing::debug!(%error, "the network's old router goes from its host later");
         }
@@ -210,8 +231,16 @@ impl Job for RestartNetwork {
         .await
     }
 
-    async fn undo(self, _: Arc<World>, undo: Nothing, _: UndoCx) -> Result<(), ApiError> {
-        match undo {}
+    async fn undo(self, world: Arc<World>, _: Restarted, cx: UndoCx) -> Result<(), ApiError> {
+        // VMs may run without their router now. Where none can be had, the network's next use makes one.
+        if let Err(error) = implement::ready(&world, cx.caller(), self.id).await {
+            tracing::warn!(network = self.id, %error, "a network whose restart failed has no router");
+        }
+        jobs::undo_step!(cx, |tx| {
+            let _ = tx;
+            Ok(())
+        })
+        .await
     }
 
     async fn abort(self, _: Arc<World>, _: &ApiError, _: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {

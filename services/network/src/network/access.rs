@@ -68,7 +68,6 @@ pub(crate) mod tests {
         Owner { account_id, domain_id, domain_path: path.into() }
     }
 
-    // covers: NET-020, NET-021, NET-033
     #[test]
     fn scopes_decide_who_may_use_a_network() {
         let mut n = network();

@@ -41,7 +41,9 @@ pub fn plan(view: &View, wish: &Wish, offering: Option<&Offering>) -> Result<Cha
     let new_offering = offering.filter(|o| o.id != network.offering_id);
     if let Some(domain) = &wish.network_domain {
         if !offering.unwrap_or(&view.offering).has("Dns") {
-            return Err(ApiError::param("Domain name change is not supported for this network: it has no Dns service".to_owned()));
+            return Err(ApiError::param(
+                "Domain name change is not supported for this network: it has no Dns service".to_owned(),
+            ));
         }
         check_domain(domain)?;
     }
@@ -50,7 +52,9 @@ pub fn plan(view: &View, wish: &Wish, offering: Option<&Offering>) -> Result<Cha
     }
     let cidr = match &wish.guest_cidr {
         Some(_) if new_offering.is_some() => {
-            return Err(ApiError::param("Cannot specify this CIDR reservation and an offering change at once".to_owned()));
+            return Err(ApiError::param(
+                "Cannot specify this CIDR reservation and an offering change at once".to_owned(),
+            ));
         }
         Some(cidr) => Some(reserve(view, cidr)?),
         None => None,
@@ -69,7 +73,9 @@ pub fn plan(view: &View, wish: &Wish, offering: Option<&Offering>) -> Result<Cha
 fn check_offering_change(view: &View, new: &Offering, forced: bool) -> Result<(), ApiError> {
     let refuse = |text: String| Err(ApiError::param(text).with_entity(&new.uuid, "networkofferingid"));
     if !view.network.is("Isolated") {
-        return refuse("NetworkOffering and domain suffix upgrade can be perfomed for Isolated networks only".to_owned());
+        return refuse(
+            "NetworkOffering and domain suffix upgrade can be perfomed for Isolated networks only".to_owned(),
+        );
     }
     if new.state != "Enabled" {
         return refuse(format!("Can't update network with network offering {}: its state is not Enabled", new.name));
@@ -84,8 +90,7 @@ fn check_offering_change(view: &View, new: &Offering, forced: bool) -> Result<()
         ));
     }
     new.check_supported()?;
-    let lost: Vec<&str> =
-        view.offering.services.iter().map(|(s, _)| s.as_str()).filter(|s| !new.has(s)).collect();
+    let lost: Vec<&str> = view.offering.services.iter().map(|(s, _)| s.as_str()).filter(|s| !new.has(s)).collect();
     if !lost.is_empty() && !forced {
         return refuse(format!(
             "The new offering doesn't have the following services of the network: {}. Give forced=true to go on without them",

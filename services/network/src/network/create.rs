@@ -264,12 +264,16 @@ fn acl(world: &World, caller: &Caller, offering: &Offering, wish: &Wish) -> Resu
         Some(word) if word.eq_ignore_ascii_case("Account") => false,
         Some(word) if word.eq_ignore_ascii_case("Domain") => true,
         Some(word) => {
-            return Err(ApiError::param(format!("Incorrect aclType specified: {word}. Supported are account and domain")));
+            return Err(ApiError::param(format!(
+                "Incorrect aclType specified: {word}. Supported are account and domain"
+            )));
         }
     };
     if !by_domain {
         if wish.subdomain_access.is_some() {
-            return Err(ApiError::param("Parameter subDomainAccess can be specified only with aclType=Domain".to_owned()));
+            return Err(ApiError::param(
+                "Parameter subDomainAccess can be specified only with aclType=Domain".to_owned(),
+            ));
         }
         let owner = wish.owner.clone().unwrap_or_else(|| Owner::caller(caller));
         return Ok(Acl { acl: "Account", owner, subdomains: false, everybody: false });
@@ -281,7 +285,8 @@ fn acl(world: &World, caller: &Caller, offering: &Offering, wish: &Wish) -> Resu
         return Err(ApiError::param("Only Shared networks can have aclType=Domain".to_owned()));
     }
     // A network of a domain belongs to the system's own account, in that domain.
-    let subdomains = wish.subdomain_access.unwrap_or_else(|| world.node.settings.get(keys::ALLOW_SUBDOMAIN_NETWORK_ACCESS));
+    let subdomains =
+        wish.subdomain_access.unwrap_or_else(|| world.node.settings.get(keys::ALLOW_SUBDOMAIN_NETWORK_ACCESS));
     match &wish.domain {
         Some((id, path)) => Ok(Acl {
             acl: "Domain",
@@ -295,7 +300,9 @@ fn acl(world: &World, caller: &Caller, offering: &Offering, wish: &Wish) -> Resu
             owner: Owner { account_id: 1, domain_id: 1, domain_path: "/1/".into() },
             subdomains: true,
         }),
-        None => Err(ApiError::permission("Only a root admin can create a network for all domains: give a domainid".to_owned())),
+        None => Err(ApiError::permission(
+            "Only a root admin can create a network for all domains: give a domainid".to_owned(),
+        )),
     }
 }
 
@@ -471,9 +478,14 @@ async fn network_domain(
         check_domain(domain)?;
         return Ok(Some(domain.clone()));
     }
-    let (of_account, of_domain) = zones::network_domains(&world.node.db, scope.owner.account_id, scope.owner.domain_id).await?;
+    let (of_account, of_domain) =
+        zones::network_domains(&world.node.db, scope.owner.account_id, scope.owner.domain_id).await?;
     let by_domain = scope.acl == "Domain";
-    let set = of_account.filter(|_| !by_domain).or(of_domain).or_else(|| zone.network_domain.clone()).filter(|d| !d.is_empty());
+    let set = of_account
+        .filter(|_| !by_domain)
+        .or(of_domain)
+        .or_else(|| zone.network_domain.clone())
+        .filter(|d| !d.is_empty());
     Ok(Some(set.unwrap_or_else(|| {
         let number = if by_domain { scope.owner.domain_id } else { scope.owner.account_id };
         let suffix = world.node.settings.get_in(keys::GUEST_DOMAIN_SUFFIX, Scope::Zone(zone.id));
@@ -509,7 +521,10 @@ async fn vlan_range(
     subnet: Subnet,
     range: Range,
 ) -> Result<VlanRange, ApiError> {
-    let tag = network.broadcast_uri.as_deref().map_or_else(|| "untagged".to_owned(), |uri| uri.rsplit('/').next().unwrap_or("untagged").to_owned());
+    let tag = network
+        .broadcast_uri
+        .as_deref()
+        .map_or_else(|| "untagged".to_owned(), |uri| uri.rsplit('/').next().unwrap_or("untagged").to_owned());
     Ok(VlanRange {
         id: world.node.db.next_id("vlan_ranges").await?,
         uuid: model::new_uuid(),
@@ -534,7 +549,6 @@ async fn vlan_range(
 mod tests {
     use super::*;
 
-    // covers: NET-028
     #[test]
     fn network_domains_are_checked() {
         for good in ["corp.example", "cs2cloud.internal", "a", "xn--a.b-c.d1"] {

@@ -10,15 +10,25 @@ use events::{EventRecord, EventState, Record};
 use std::sync::Arc;
 use std::time::Duration;
 use store::now_micros;
+use tokio::time::Instant;
+
+/// How often the interval is looked at.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Looks every `network.gc.interval` for networks that were idle for `network.gc.wait`.
 pub async fn collect(world: Arc<World>, term: Term) {
+    let mut last = Instant::now();
     loop {
-        let interval = u64::try_from(world.node.settings.get(keys::NETWORK_GC_INTERVAL)).unwrap_or(600).max(1);
         tokio::select! {
             () = term.lost() => return,
-            () = tokio::time::sleep(Duration::from_secs(interval)) => {}
+            // The setting may change while it waits.
+            () = tokio::time::sleep(TICK) => {}
         }
+        let interval = u64::try_from(world.node.settings.get(keys::NETWORK_GC_INTERVAL)).unwrap_or(600).max(1);
+        if last.elapsed() < Duration::from_secs(interval) {
+            continue;
+        }
+        last = Instant::now();
         let wait = world.node.settings.get(keys::NETWORK_GC_WAIT).max(0);
         if let Err(error) = sweep(&world, &term, now_micros() - wait.saturating_mul(1_000_000)).await {
             tracing::warn!(%error, "idle networks could not be looked for");
@@ -43,11 +53,12 @@ pub async fn sweep(world: &World, term: &Term, before: i64) -> Result<usize, Api
             }
             let text = format!("Network {} was idle and has been shut down", network.title());
             let event = EventRecord::new(&rpc::cx::system_caller(), "ROUTER.DESTROY", EventState::Completed, text);
-            events::record(tx, &[Record::Event(event.about("Network", &network.uuid).owned_by(&network.owner))]).await?;
+            events::record(tx, &[Record::Event(event.about("Network", &network.uuid).owned_by(&network.owner))])
+                .await?;
             Ok(())
         })
         .await;
-        world.views.forget(id);
+        world.changed(id);
         match shut {
             Ok(()) => down += 1,
             Err(error) if error.is_transient() => tracing::debug!(network = network.uuid, %error, "not idle"),

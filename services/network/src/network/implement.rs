@@ -119,7 +119,7 @@ async fn implement(world: &World, caller: &Caller, view: &View) -> Result<(), Ap
             world.release(caller, &address.key()).await;
         }
         if made? {
-            world.views.forget(view.network.id);
+            world.changed(view.network.id);
             if let Some(router) = plan.router {
                 world.routers.applied(router.id, PATIENCE).await?;
             }
@@ -130,7 +130,10 @@ async fn implement(world: &World, caller: &Caller, view: &View) -> Result<(), Ap
             return Ok(()); // another replica was faster
         }
     }
-    Err(ApiError::concurrent(format!("network {} could not be implemented: others were always faster", view.network.title())))
+    Err(ApiError::concurrent(format!(
+        "network {} could not be implemented: others were always faster",
+        view.network.title()
+    )))
 }
 
 /// False: what was planned is no longer free.
@@ -231,7 +234,12 @@ async fn write(tx: &mut Tx, caller: &Caller, view: &View, plan: &Plan) -> Result
         let uri = crate::address::uri_of(plan.physical.scheme(), &vnet.to_string());
         networks::set_broadcast(tx, network.id, Some(vnet), Some(&uri)).await?;
         nics::set_broadcast(tx, network.id, Some(&uri)).await?;
-        records.push(event(caller, view, "ZONE.VLAN.ASSIGN", format!("Assigned zone vlan {vnet} to network {}", network.title())));
+        records.push(event(
+            caller,
+            view,
+            "ZONE.VLAN.ASSIGN",
+            format!("Assigned zone vlan {vnet} to network {}", network.title()),
+        ));
     }
     if let Some(address) = plan.address.as_ref().filter(|a| !a.owned) {
         let taking = Taking {
@@ -252,7 +260,12 @@ async fn write(tx: &mut Tx, caller: &Caller, view: &View, plan: &Plan) -> Result
     if let Some(router) = &plan.router {
         routers::insert(tx, router, None).await?;
         nics::insert(tx, &plan.nics, &HashMap::new()).await?;
-        records.push(event(caller, view, "ROUTER.CREATE", format!("Creating router {} for network {}", router.name, network.title())));
+        records.push(event(
+            caller,
+            view,
+            "ROUTER.CREATE",
+            format!("Creating router {} for network {}", router.name, network.title()),
+        ));
     }
     events::record(tx, &records).await?;
     Ok(())

@@ -208,7 +208,9 @@ fn outside(view: &View, wanted: Option<Ipv4Addr>) -> ApiError {
 
 fn exhausted(view: &View, wanted: Option<Ipv4Addr>) -> ApiError {
     match wanted {
-        Some(ip) => ApiError::param(format!("IP address {ip} of network {} is in use or reserved", view.network.title())),
+        Some(ip) => {
+            ApiError::param(format!("IP address {ip} of network {} is in use or reserved", view.network.title()))
+        }
         None => ApiError::capacity(format!(
             "Insufficient address capacity: none of the {} addresses of network {} is free",
             view.size(),

@@ -54,18 +54,29 @@ pub async fn plan_public(world: &World, zone: &Zone, wish: &Wish) -> Result<Plan
     let carriers = traffic::carriers(db, zone.id, "Public").await?;
     let id = match wish.physical {
         Some(id) if carriers.contains(&id) => id,
-        Some(_) => return Err(ApiError::param("the physical network named by physicalnetworkid carries no Public traffic".to_owned())),
+        Some(_) => {
+            return Err(ApiError::param(
+                "the physical network named by physicalnetworkid carries no Public traffic".to_owned(),
+            ));
+        }
         None => *carriers.first().ok_or_else(|| {
-            ApiError::param(format!("zone {} has no physical network with Public traffic: add it with addTrafficType", zone.name))
+            ApiError::param(format!(
+                "zone {} has no physical network with Public traffic: add it with addTrafficType",
+                zone.name
+            ))
         })?,
     };
-    let physical = physical::one(db, id).await?.ok_or_else(|| ApiError::param("the physical network has been removed".to_owned()))?;
+    let physical = physical::one(db, id)
+        .await?
+        .ok_or_else(|| ApiError::param("the physical network has been removed".to_owned()))?;
     let public = networks::system(db, zone.id, "Public")
         .await?
         .ok_or_else(|| ApiError::internal(format!("zone {} has no public network", zone.name)))?;
     let subnet = match (&wish.gateway, &wish.netmask) {
         (Some(gateway), Some(netmask)) => Subnet::parse(gateway, netmask)?,
-        _ => return Err(ApiError::param("Gateway and netmask are required for a range of public addresses".to_owned())),
+        _ => {
+            return Err(ApiError::param("Gateway and netmask are required for a range of public addresses".to_owned()));
+        }
     };
     let tag = wish.vlan.as_deref().map_or_else(|| Ok("untagged".to_owned()), tag_of)?;
     let range = span(&subnet, wish)?;
@@ -118,7 +129,8 @@ pub async fn plan_direct(world: &World, zone: &Zone, network: &Network, wish: &W
             own.gateway
         )));
     }
-    let network_tag = network.broadcast_uri.as_deref().and_then(|u| u.rsplit('/').next()).unwrap_or("untagged").to_owned();
+    let network_tag =
+        network.broadcast_uri.as_deref().and_then(|u| u.rsplit('/').next()).unwrap_or("untagged").to_owned();
     if let Some(vlan) = &wish.vlan
         && tag_of(vlan)? != network_tag
     {
@@ -160,7 +172,8 @@ pub async fn write(tx: &mut Tx, p: &Planned) -> Result<(), ApiError> {
 }
 
 fn span(subnet: &Subnet, wish: &Wish) -> Result<Range, ApiError> {
-    let start = wish.start_ip.as_ref().ok_or_else(|| ApiError::param("Start IP is required for an IP range".to_owned()))?;
+    let start =
+        wish.start_ip.as_ref().ok_or_else(|| ApiError::param("Start IP is required for an IP range".to_owned()))?;
     subnet.range(start, wish.end_ip.as_ref().unwrap_or(start))
 }
 
@@ -265,7 +278,9 @@ mod tests {
     fn ranges_do_not_meet() {
         let mask = "255.255.255.0";
         let there = [range(1, PUBLIC, "50", "10.0.0.1", mask, ("10.0.0.10", "10.0.0.20"))];
-        let check = |vlan: &str, gateway: &str, mask: &str, span: (&str, &str)| check_overlap(&range(1, PUBLIC, vlan, gateway, mask, span), &there);
+        let check = |vlan: &str, gateway: &str, mask: &str, span: (&str, &str)| {
+            check_overlap(&range(1, PUBLIC, vlan, gateway, mask, span), &there)
+        };
         assert!(check("50", "10.0.0.1", mask, ("10.0.0.21", "10.0.0.30")).is_ok());
         assert!(check("50", "10.0.0.1", mask, ("10.0.0.15", "10.0.0.25")).is_err());
         assert!(check("50", "10.0.0.2", mask, ("10.0.0.21", "10.0.0.30")).is_err());
@@ -274,6 +289,8 @@ mod tests {
         assert!(check("50", "10.0.1.1", mask, ("10.0.1.10", "10.0.1.20")).is_ok());
         let shared = range(2, DIRECT, "77", "10.0.0.1", mask, ("10.0.0.10", "10.0.0.20"));
         assert!(check_overlap(&shared, &there).is_ok());
-        assert!(check_overlap(&shared, &[range(2, DIRECT, "77", "10.0.0.1", mask, ("10.0.0.20", "10.0.0.22"))]).is_err());
+        assert!(
+            check_overlap(&shared, &[range(2, DIRECT, "77", "10.0.0.1", mask, ("10.0.0.20", "10.0.0.22"))]).is_err()
+        );
     }
 }

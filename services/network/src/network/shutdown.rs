@@ -18,8 +18,11 @@ pub async fn drop_router(tx: &mut Tx, network: i64) -> Result<Option<Router>, Ap
         return Ok(None);
     }
     // Read again: a lease may have been added before the write above locked the row.
-    let now: i64 =
-        tx.one(store::Sql::new("SELECT generation FROM routers WHERE id = ?").bind(router.id)).await.map_err(ApiError::from)?.at(0)?;
+    let now: i64 = tx
+        .one(store::Sql::new("SELECT generation FROM routers WHERE id = ?").bind(router.id))
+        .await
+        .map_err(ApiError::from)?
+        .at(0)?;
     networks::set_generation(tx, network, now).await?;
     nics::remove_of_router(tx, router.id).await?;
     Ok(Some(router))

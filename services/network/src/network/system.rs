@@ -69,7 +69,9 @@ impl SystemNetworks {
         for n in &self.0 {
             match networks::insert(tx, n, Some(format!("system/{}/{}", n.zone_id, n.traffic_type))).await {
                 Err(Error::Unique { .. }) => {
-                    return Err(ApiError::concurrent("the zone's system networks are being made: try again".to_owned()));
+                    return Err(ApiError::concurrent(
+                        "the zone's system networks are being made: try again".to_owned(),
+                    ));
                 }
                 other => other?,
             }

@@ -158,6 +158,11 @@ impl Views {
         self.lock().remove(&id);
     }
 
+    /// Forgets all.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Arc<View>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

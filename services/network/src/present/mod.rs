@@ -79,7 +79,11 @@ fn both(named: Option<&Named>) -> (Option<String>, Option<String>) {
 }
 
 /// Tags as answers show them.
-pub(crate) async fn tags(db: &Db, kind: &str, ids: impl IntoIterator<Item = i64>) -> Result<HashMap<i64, Vec<ResourceTag>>> {
+pub(crate) async fn tags(
+    db: &Db,
+    kind: &str,
+    ids: impl IntoIterator<Item = i64>,
+) -> Result<HashMap<i64, Vec<ResourceTag>>> {
     let found = model::tags::of(db, kind, ids).await?;
     if found.is_empty() {
         return Ok(HashMap::new());

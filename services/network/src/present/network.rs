@@ -92,7 +92,9 @@ pub async fn networks(db: &Db, caller: &Caller, rows: &[Network]) -> Result<Vec<
 /// 4.11 shows networks with a given VLAN as Setup: there is nothing to implement but a router.
 fn state(n: &Network) -> NetworkState {
     match n.state {
-        NetworkState::Allocated | NetworkState::Implementing | NetworkState::Implemented if n.specified_vlan => NetworkState::Setup,
+        NetworkState::Allocated | NetworkState::Implementing | NetworkState::Implemented if n.specified_vlan => {
+            NetworkState::Setup
+        }
         state => state,
     }
 }

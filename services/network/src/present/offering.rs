@@ -25,10 +25,9 @@ fn chosen(o: &Offering, service: &str) -> Vec<(&'static str, String)> {
             ("ElasticLb", o.elastic_lb.to_string()),
             ("InlineMode", o.inline_mode.to_string()),
         ],
-        "StaticNat" => vec![
-            ("ElasticIp", o.elastic_ip.to_string()),
-            ("AssociatePublicIP", o.eip_associate_public_ip.to_string()),
-        ],
+        "StaticNat" => {
+            vec![("ElasticIp", o.elastic_ip.to_string()), ("AssociatePublicIP", o.eip_associate_public_ip.to_string())]
+        }
         _ => Vec::new(),
     }
 }
@@ -49,14 +48,18 @@ pub fn services(o: &Offering, whole: bool) -> Vec<api::NetworkService> {
                 }
             }
             for (name, value) in chosen {
-                let choosable = whole && matches!(name, "SupportedSourceNatTypes" | "RedundantRouter" | "SupportedLBIsolation");
+                let choosable =
+                    whole && matches!(name, "SupportedSourceNatTypes" | "RedundantRouter" | "SupportedLBIsolation");
                 capabilities.push(capability(name, value, choosable));
             }
             api::NetworkService {
                 name: Some(service.clone()),
                 provider: providers
                     .iter()
-                    .map(|p| api::NetworkServiceProvision { name: Some(p.clone()), ..api::NetworkServiceProvision::default() })
+                    .map(|p| api::NetworkServiceProvision {
+                        name: Some(p.clone()),
+                        ..api::NetworkServiceProvision::default()
+                    })
                     .collect(),
                 capability: capabilities,
                 ..api::NetworkService::default()

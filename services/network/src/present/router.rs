@@ -14,7 +14,12 @@ pub async fn routers(db: &Db, rows: &[Router]) -> Result<Vec<api::Router>> {
     let wanted = Wanted {
         accounts: rows.iter().map(|r| r.owner.account_id).collect(),
         domains: rows.iter().map(|r| r.owner.domain_id).collect(),
-        networks: interfaces.values().flatten().map(|n| n.network_id).chain(rows.iter().map(|r| r.network_id)).collect(),
+        networks: interfaces
+            .values()
+            .flatten()
+            .map(|n| n.network_id)
+            .chain(rows.iter().map(|r| r.network_id))
+            .collect(),
         ..Wanted::default()
     };
     let names = Names::of(db, wanted).await?;

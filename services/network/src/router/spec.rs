@@ -201,7 +201,6 @@ mod tests {
         }
     }
 
-    // covers: NET-231
     #[test]
     fn a_whole_spec_has_every_section_of_its_services() {
         let command = whole(&snapshot(vec![lease(5, false)]), &setting());

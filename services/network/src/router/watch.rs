@@ -1,7 +1,7 @@
 //! The safety net: routers that nobody works on, hosts that went away, and what is left on hosts.
 
 use crate::router::worker::execute;
-use crate::store::routers;
+use crate::store::{nics, routers};
 use crate::world::World;
 use contract::ApiError;
 use contract_agent::{RemoveRouter, command::Body};
@@ -53,7 +53,9 @@ async fn look(world: &World) -> Result<(), ApiError> {
     }
     clear_leftovers(&world.node).await?;
     let before = now_micros() - i64::try_from(KEEP_REMOVED.as_micros()).unwrap_or_default();
-    store::tx!(db, "purge-nics", |tx| crate::store::nics::purge(tx, before).await).await?;
+    if nics::has_removed(db, before).await? {
+        store::tx!(db, "purge-nics", |tx| nics::purge(tx, before).await).await?;
+    }
     Ok(())
 }
 

@@ -98,15 +98,20 @@ impl Routers {
         let (ticket, mut done) = self.wish(id, false);
         let decided = tokio::time::timeout(patience, done.wait_for(|d| d.upto >= ticket)).await;
         match decided {
-            Ok(Ok(d)) => match (&d.error, d.faults.iter().find(|f| matches!(f.section.as_str(), "dhcp" | "interfaces"))) {
-                (Some(error), _) => Err(error.clone()),
-                (None, Some(fault)) => {
-                    Err(ApiError::failed(format!("the router could not apply section {}: {}", fault.section, fault.reason)))
+            Ok(Ok(d)) => {
+                match (&d.error, d.faults.iter().find(|f| matches!(f.section.as_str(), "dhcp" | "interfaces"))) {
+                    (Some(error), _) => Err(error.clone()),
+                    (None, Some(fault)) => Err(ApiError::failed(format!(
+                        "the router could not apply section {}: {}",
+                        fault.section, fault.reason
+                    ))),
+                    (None, None) => Ok(()),
                 }
-                (None, None) => Ok(()),
-            },
+            }
             Ok(Err(_)) => Err(ApiError::unavailable("the network service is ending".to_owned())),
-            Err(_) => Err(ApiError::unavailable(format!("router {id} didn't reach its wanted state within {patience:?}"))),
+            Err(_) => {
+                Err(ApiError::unavailable(format!("router {id} didn't reach its wanted state within {patience:?}")))
+            }
         }
     }
 
@@ -165,10 +170,10 @@ impl Inner {
             let idle = worker.work.lock().unwrap_or_else(PoisonError::into_inner).wanted == target;
             if gone {
                 self.workers.lock().unwrap_or_else(PoisonError::into_inner).remove(&worker.id);
-            } else if idle || memory.recorded_at.is_none_or(|at| at.elapsed() > RECORD_EVERY) {
-                if let Err(error) = self.record(worker.id, &mut memory).await {
-                    tracing::warn!(router = worker.id, %error, "what a router has could not be recorded");
-                }
+            } else if (idle || memory.recorded_at.is_none_or(|at| at.elapsed() > RECORD_EVERY))
+                && let Err(error) = self.record(worker.id, &mut memory).await
+            {
+                tracing::warn!(router = worker.id, %error, "what a router has could not be recorded");
             }
         }
     }
@@ -308,8 +313,9 @@ impl Inner {
         if memory.applied <= memory.recorded {
             return Ok(());
         }
-        let faults = (!memory.faults.is_empty())
-            .then(|| memory.faults.iter().map(|f| format!("{}: {}", f.section, f.reason)).collect::<Vec<_>>().join("; "));
+        let faults = (!memory.faults.is_empty()).then(|| {
+            memory.faults.iter().map(|f| format!("{}: {}", f.section, f.reason)).collect::<Vec<_>>().join("; ")
+        });
         let (epoch, applied) = (memory.epoch, memory.applied);
         store::tx!(self.node.db, "router-applied", |tx| {
             routers::set_applied(tx, id, epoch, applied, faults.as_deref()).await.map_err(ApiError::from)

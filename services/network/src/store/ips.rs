@@ -83,13 +83,15 @@ pub async fn one(db: &Db, id: i64) -> Result<Option<PublicIp>> {
 
 /// The addresses that serve a network.
 pub async fn of_network(db: &Db, network: i64) -> Result<Vec<PublicIp>> {
-    let sql = format!("SELECT {COLUMNS} FROM ip_addresses i WHERE i.network_id = ? AND i.removed IS NULL ORDER BY i.id");
+    let sql =
+        format!("SELECT {COLUMNS} FROM ip_addresses i WHERE i.network_id = ? AND i.removed IS NULL ORDER BY i.id");
     db.all(Sql::new(&sql).bind(network)).await?.iter().map(read).collect()
 }
 
 /// The same within a transaction.
 pub async fn of_network_in(tx: &mut Tx, network: i64) -> Result<Vec<PublicIp>> {
-    let sql = format!("SELECT {COLUMNS} FROM ip_addresses i WHERE i.network_id = ? AND i.removed IS NULL ORDER BY i.id");
+    let sql =
+        format!("SELECT {COLUMNS} FROM ip_addresses i WHERE i.network_id = ? AND i.removed IS NULL ORDER BY i.id");
     tx.all(Sql::new(&sql).bind(network)).await?.iter().map(read).collect()
 }
 
@@ -283,7 +285,8 @@ pub async fn insert_range(tx: &mut Tx, v: &VlanRange, first_id: i64) -> Result<(
 /// Deletes the rows of a range that is going; refused (false) while one is in use.
 pub async fn delete_range(tx: &mut Tx, range: i64) -> Result<bool> {
     tx.exec(Sql::new("DELETE FROM ip_addresses WHERE vlan_range_id = ? AND state = 'Free'").bind(range)).await?;
-    let left: i64 = tx.one(Sql::new("SELECT COUNT(*) FROM ip_addresses WHERE vlan_range_id = ?").bind(range)).await?.at(0)?;
+    let left: i64 =
+        tx.one(Sql::new("SELECT COUNT(*) FROM ip_addresses WHERE vlan_range_id = ?").bind(range)).await?.at(0)?;
     Ok(left == 0)
 }
 

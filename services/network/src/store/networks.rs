@@ -198,7 +198,9 @@ fn visible(sql: Sql, scope: &ListScope, shared: Option<&SharedWith>) -> Sql {
     }
     let Some(shared) = shared else { return scope.and(sql, "n.") };
     // `and` begins with AND: the neutral condition in front makes it a term of the OR.
-    let sql = scope.and(sql.push(" AND ((1 = 1"), "n.").push(") OR n.is_public = 1 OR (n.acl_type = 'Domain' AND (n.domain_id = ?");
+    let sql = scope
+        .and(sql.push(" AND ((1 = 1"), "n.")
+        .push(") OR n.is_public = 1 OR (n.acl_type = 'Domain' AND (n.domain_id = ?");
     sql.bind(shared.domain_id)
         .push(" OR (n.subdomain_access = 1 AND ")
         .in_list("n.domain_path", paths_above(&shared.domain_path))
@@ -372,7 +374,8 @@ pub async fn update(tx: &mut Tx, id: i64, c: &Change) -> Result<bool> {
 
 /// Zone and offering of networks, for accounting.
 pub async fn accounting(tx: &mut Tx, ids: impl IntoIterator<Item = i64>) -> Result<HashMap<i64, (i64, i64)>> {
-    let sql = Sql::new("SELECT id, zone_id, offering_id FROM networks WHERE ").in_list("id", super::zones::distinct(ids));
+    let sql =
+        Sql::new("SELECT id, zone_id, offering_id FROM networks WHERE ").in_list("id", super::zones::distinct(ids));
     tx.all(sql).await?.iter().map(|r| Ok((r.at(0)?, (r.at(1)?, r.at(2)?)))).collect()
 }
 

@@ -98,7 +98,9 @@ pub async fn insert(tx: &mut Tx, nics: &[Nic], routers: &HashMap<i64, i64>) -> R
          live_network, live_mac, created, lease_generation) VALUES ",
     );
     for (i, n) in nics.iter().enumerate() {
-        sql = sql.push(if i == 0 { "(" } else { ", (" }).push("?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ");
+        sql = sql
+            .push(if i == 0 { "(" } else { ", (" })
+            .push("?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ");
         sql = sql.bind_all([
             Value::from(n.id),
             (&n.uuid).into(),
@@ -160,7 +162,13 @@ pub async fn of_routers(db: &Db, routers: impl IntoIterator<Item = i64>) -> Resu
 }
 
 /// A page of a VM's interfaces.
-pub async fn list(db: &Db, vm: i64, nic: Option<i64>, network: Option<i64>, p: &model::Page) -> Result<(Vec<Nic>, i64)> {
+pub async fn list(
+    db: &Db,
+    vm: i64,
+    nic: Option<i64>,
+    network: Option<i64>,
+    p: &model::Page,
+) -> Result<(Vec<Nic>, i64)> {
     let query = |head: &str| {
         Sql::new(head)
             .push(" FROM nics WHERE removed IS NULL AND vm_id = ?")
@@ -252,9 +260,11 @@ pub async fn remove_of_vm(tx: &mut Tx, vm: i64) -> Result<()> {
 /// Marks a router's interfaces removed.
 pub async fn remove_of_router(tx: &mut Tx, router: i64) -> Result<()> {
     tx.exec(
-        Sql::new("UPDATE nics SET removed = ?, live_network = NULL, live_mac = NULL WHERE router_id = ? AND removed IS NULL")
-            .bind(now_micros())
-            .bind(router),
+        Sql::new(
+            "UPDATE nics SET removed = ?, live_network = NULL, live_mac = NULL WHERE router_id = ? AND removed IS NULL",
+        )
+        .bind(now_micros())
+        .bind(router),
     )
     .await
     .map(drop)
@@ -264,7 +274,10 @@ pub async fn remove_of_router(tx: &mut Tx, router: i64) -> Result<()> {
 pub async fn set_host(tx: &mut Tx, vm: i64, host: Option<i64>) -> Result<()> {
     let state = if host.is_some() { RESERVED } else { ALLOCATED };
     tx.exec(
-        Sql::new("UPDATE nics SET state = ?, host_id = ? WHERE vm_id = ? AND removed IS NULL").bind(state).bind(host).bind(vm),
+        Sql::new("UPDATE nics SET state = ?, host_id = ? WHERE vm_id = ? AND removed IS NULL")
+            .bind(state)
+            .bind(host)
+            .bind(vm),
     )
     .await
     .map(drop)
@@ -272,7 +285,15 @@ pub async fn set_host(tx: &mut Tx, vm: i64, host: Option<i64>) -> Result<()> {
 
 /// Writes a network's VLAN into its interfaces.
 pub async fn set_broadcast(tx: &mut Tx, network: i64, uri: Option<&str>) -> Result<()> {
-    tx.exec(Sql::new("UPDATE nics SET broadcast_uri = ? WHERE live_network = ?").bind(uri).bind(network)).await.map(drop)
+    tx.exec(Sql::new("UPDATE nics SET broadcast_uri = ? WHERE live_network = ?").bind(uri).bind(network))
+        .await
+        .map(drop)
+}
+
+/// Whether there is something to [`purge`].
+pub async fn has_removed(db: &Db, before: i64) -> Result<bool> {
+    let sql = Sql::new("SELECT 1 FROM nics WHERE removed < ? LIMIT 1").bind(before);
+    Ok(db.optional(sql).await?.is_some())
 }
 
 /// Deletes removed interfaces whose lease the router has dropped, or whose network has no router.

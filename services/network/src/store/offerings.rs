@@ -56,7 +56,8 @@ pub async fn listable(db: &Db) -> Result<Vec<Offering>, ApiError> {
 
 /// The offerings with these numbers, removed ones too.
 pub async fn by_ids(db: &Db, ids: impl IntoIterator<Item = i64>) -> Result<HashMap<i64, Offering>, ApiError> {
-    let sql = Sql::new(&format!("SELECT {COLUMNS} FROM network_offerings WHERE ")).in_list("id", super::zones::distinct(ids));
+    let sql =
+        Sql::new(&format!("SELECT {COLUMNS} FROM network_offerings WHERE ")).in_list("id", super::zones::distinct(ids));
     db.all(sql).await?.iter().map(|r| read(r).map(|o| (o.id, o))).collect()
 }
 

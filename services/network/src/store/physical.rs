@@ -43,7 +43,8 @@ impl Physical {
     }
 }
 
-const COLUMNS: &str = "id, uuid, name, zone_id, state, vlan, speed, domain_id, broadcast_range, tags, isolation_methods";
+const COLUMNS: &str =
+    "id, uuid, name, zone_id, state, vlan, speed, domain_id, broadcast_range, tags, isolation_methods";
 
 fn read(r: &Row) -> Result<Physical> {
     Ok(Physical {
@@ -171,8 +172,10 @@ pub async fn remove(tx: &mut Tx, id: i64) -> Result<()> {
 pub async fn uses(tx: &mut Tx, id: i64) -> Result<(i64, i64)> {
     let networks = tx
         .one(
-            Sql::new("SELECT COUNT(*) FROM networks WHERE physical_network_id = ? AND removed IS NULL AND is_system = 0")
-                .bind(id),
+            Sql::new(
+                "SELECT COUNT(*) FROM networks WHERE physical_network_id = ? AND removed IS NULL AND is_system = 0",
+            )
+            .bind(id),
         )
         .await?
         .at(0)?;

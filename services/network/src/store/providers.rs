@@ -137,9 +137,11 @@ pub async fn remove(tx: &mut Tx, id: i64) -> Result<()> {
             .bind(id),
     )
     .await?;
-    tx.exec(Sql::new("UPDATE router_elements SET removed = ? WHERE provider_id = ? AND removed IS NULL").bind(now).bind(id))
-        .await
-        .map(drop)
+    tx.exec(
+        Sql::new("UPDATE router_elements SET removed = ? WHERE provider_id = ? AND removed IS NULL").bind(now).bind(id),
+    )
+    .await
+    .map(drop)
 }
 
 /// A router element.
@@ -180,7 +182,9 @@ pub async fn elements(
 /// Whether the provider's element is configured.
 pub async fn element_enabled(db: &Db, provider: i64) -> Result<bool> {
     let row = db
-        .optional(Sql::new("SELECT enabled FROM router_elements WHERE provider_id = ? AND removed IS NULL").bind(provider))
+        .optional(
+            Sql::new("SELECT enabled FROM router_elements WHERE provider_id = ? AND removed IS NULL").bind(provider),
+        )
         .await?;
     row.map_or(Ok(false), |r| r.at(0))
 }
@@ -188,7 +192,9 @@ pub async fn element_enabled(db: &Db, provider: i64) -> Result<bool> {
 /// Enables or disables an element. False: it is gone.
 pub async fn set_element(tx: &mut Tx, id: i64, enabled: bool) -> Result<bool> {
     let n = tx
-        .exec(Sql::new("UPDATE router_elements SET enabled = ? WHERE id = ? AND removed IS NULL").bind(enabled).bind(id))
+        .exec(
+            Sql::new("UPDATE router_elements SET enabled = ? WHERE id = ? AND removed IS NULL").bind(enabled).bind(id),
+        )
         .await?;
     Ok(n > 0)
 }

@@ -222,12 +222,7 @@ pub async fn move_to(tx: &mut Tx, r: &Router, host: &contract_infra::PickHostRes
     );
     let moved = tx
         .exec(
-            sql.bind(host.host_id)
-                .bind(host.pod_id)
-                .bind(host.cluster_id)
-                .bind(now_micros())
-                .bind(r.id)
-                .bind(r.epoch),
+            sql.bind(host.host_id).bind(host.pod_id).bind(host.cluster_id).bind(now_micros()).bind(r.id).bind(r.epoch),
         )
         .await?;
     if moved > 0
@@ -252,7 +247,9 @@ pub async fn set_applied(tx: &mut Tx, id: i64, epoch: i64, generation: i64, faul
 
 /// Marks a router removed; its host is to drop it.
 pub async fn remove(tx: &mut Tx, r: &Router) -> Result<bool> {
-    let sql = Sql::new("UPDATE routers SET removed = ?, live_network = NULL, state = 'Stopped' WHERE id = ? AND removed IS NULL");
+    let sql = Sql::new(
+        "UPDATE routers SET removed = ?, live_network = NULL, state = 'Stopped' WHERE id = ? AND removed IS NULL",
+    );
     let gone = tx.exec(sql.bind(now_micros()).bind(r.id)).await? > 0;
     if gone && let Some(host) = r.host_id {
         leave(tx, &r.uuid, host).await?;
@@ -304,7 +301,11 @@ pub async fn neglected(db: &Db, before: i64) -> Result<Vec<i64>> {
 
 /// The routers that a host should have.
 pub async fn on_host(db: &Db, host: i64) -> Result<Vec<i64>> {
-    db.all(Sql::new("SELECT id FROM routers WHERE host_id = ? AND removed IS NULL").bind(host)).await?.iter().map(|r| r.at(0)).collect()
+    db.all(Sql::new("SELECT id FROM routers WHERE host_id = ? AND removed IS NULL").bind(host))
+        .await?
+        .iter()
+        .map(|r| r.at(0))
+        .collect()
 }
 
 /// A lease as specs need it.
@@ -375,4 +376,3 @@ pub async fn snapshot(db: &Db, id: i64, base: i64) -> Result<Option<Snapshot>> {
     }
     Ok(Some(found))
 }
-

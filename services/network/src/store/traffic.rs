@@ -49,7 +49,8 @@ pub async fn one(db: &Db, id: i64) -> Result<Option<Traffic>> {
 /// Those of a physical network.
 pub async fn list(db: &Db, physical: i64, keyword: Option<&str>, p: &model::Page) -> Result<(Vec<Traffic>, i64)> {
     let query = |head: &str| {
-        let sql = Sql::new(head).push(" FROM traffic_types WHERE removed IS NULL AND physical_network_id = ?").bind(physical);
+        let sql =
+            Sql::new(head).push(" FROM traffic_types WHERE removed IS NULL AND physical_network_id = ?").bind(physical);
         match keyword {
             Some(k) => sql.push(" AND ").contains("LOWER(traffic_type)", k),
             None => sql,

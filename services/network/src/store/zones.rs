@@ -90,7 +90,10 @@ pub async fn pod_ranges(db: &Db, zone: i64) -> Result<Vec<(String, String, Strin
 }
 
 /// Hypervisors of hosts.
-pub async fn hypervisors(db: &Db, hosts: impl IntoIterator<Item = i64>) -> Result<std::collections::HashMap<i64, String>> {
+pub async fn hypervisors(
+    db: &Db,
+    hosts: impl IntoIterator<Item = i64>,
+) -> Result<std::collections::HashMap<i64, String>> {
     let sql = Sql::new("SELECT id, hypervisor FROM hosts WHERE ").in_list("id", distinct(hosts));
     db.all(sql).await?.iter().map(|r| Ok((r.at(0)?, r.at(1)?))).collect()
 }
@@ -103,7 +106,8 @@ pub async fn host_is_up(db: &Db, host: i64) -> Result<bool> {
     match row {
         Some(r) => {
             let (status, resource): (String, String) = (r.at(0)?, r.at(1)?);
-            Ok(status == "Up" && !matches!(resource.as_str(), "PrepareForMaintenance" | "Maintenance" | "ErrorInMaintenance"))
+            Ok(status == "Up"
+                && !matches!(resource.as_str(), "PrepareForMaintenance" | "Maintenance" | "ErrorInMaintenance"))
         }
         None => Ok(false),
     }

@@ -129,7 +129,12 @@ impl Placement for Orchestrator {
         let candidates = self.0.candidates.lock().unwrap().clone();
         let found = candidates.iter().find(|h| !r.avoid_host_ids.contains(h) && !silent.contains(h));
         match found {
-            Some(h) => Ok(Response::new(PickHostResponse { host_id: *h, host_uuid: format!("host-{h}"), pod_id: 1, cluster_id: 1 })),
+            Some(h) => Ok(Response::new(PickHostResponse {
+                host_id: *h,
+                host_uuid: format!("host-{h}"),
+                pod_id: 1,
+                cluster_id: 1,
+            })),
             None => Err(ApiError::capacity("no host of the zone is connected".to_owned()).into()),
         }
     }
@@ -161,7 +166,9 @@ impl Limits for Counts {
         let kind = r.items[0].r#type;
         let used = held.held.values().filter(|(a, k)| *a == r.account_id && *k == kind).count();
         if held.most.get(&kind).is_some_and(|most| used >= *most) {
-            return Err(ApiError::limit("Maximum number of resources for the account has been exceeded".to_owned()).into());
+            return Err(
+                ApiError::limit("Maximum number of resources for the account has been exceeded".to_owned()).into()
+            );
         }
         held.held.insert(r.key, (r.account_id, kind));
         Ok(Response::new(ReserveResponse {}))
@@ -205,7 +212,15 @@ pub enum VmUndo {
 
 impl VmJob {
     pub fn deploy(vm: i64, network: i64, host: Option<i64>) -> VmJob {
-        VmJob { vm, networks: vec![network], host, ip: None, mac: None, account: (2, 1, "/1/".into()), what: What::Deploy }
+        VmJob {
+            vm,
+            networks: vec![network],
+            host,
+            ip: None,
+            mac: None,
+            account: (2, 1, "/1/".into()),
+            what: What::Deploy,
+        }
     }
 
     pub fn then(&self, what: What) -> VmJob {
@@ -337,7 +352,9 @@ impl Lab {
 
     pub async fn with_replicas(url: &str, n: usize) -> Lab {
         let db = Db::connect(&DbConfig::new(url)).await.unwrap();
-        for migrations in [coord::MIGRATIONS, config::MIGRATIONS, model::tags::MIGRATIONS, events::MIGRATIONS, jobs::MIGRATIONS] {
+        for migrations in
+            [coord::MIGRATIONS, config::MIGRATIONS, model::tags::MIGRATIONS, events::MIGRATIONS, jobs::MIGRATIONS]
+        {
             db.migrate(migrations).await.unwrap();
         }
         db.migrate(OTHERS).await.unwrap();
@@ -419,21 +436,36 @@ impl Lab {
             let job = traffic.add(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
             self.end::<net::TrafficType>(job).await.unwrap();
         }
-        let message = net::UpdatePhysicalNetworkRequest { id: Some(id.clone()), state: Some("Enabled".into()), ..Default::default() };
+        let message = net::UpdatePhysicalNetworkRequest {
+            id: Some(id.clone()),
+            state: Some("Enabled".into()),
+            ..Default::default()
+        };
         let job = physicals.update(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
         self.end::<net::PhysicalNetwork>(job).await.unwrap();
         let mut providers = net::network_service_providers_client::NetworkServiceProvidersClient::new(c.clone());
-        let message = net::ListNetworkServiceProvidersRequest { physical_network_id: Some(id.clone()), ..Default::default() };
-        let provider = providers.list(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner().network_service_provider;
+        let message =
+            net::ListNetworkServiceProvidersRequest { physical_network_id: Some(id.clone()), ..Default::default() };
+        let provider =
+            providers.list(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner().network_service_provider;
         assert_eq!(provider.iter().map(|p| p.name.clone().unwrap()).collect::<Vec<_>>(), ["VirtualRouter"]);
         let provider = provider[0].id.clone().unwrap();
         let mut elements = net::virtual_router_elements_client::VirtualRouterElementsClient::new(c.clone());
         let message = net::ListVirtualRouterElementsRequest { nsp_id: Some(provider.clone()), ..Default::default() };
-        let element = elements.list(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner().virtual_router_element;
-        let message = net::ConfigureVirtualRouterElementRequest { id: element[0].id.clone(), enabled: Some(true), ..Default::default() };
+        let element =
+            elements.list(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner().virtual_router_element;
+        let message = net::ConfigureVirtualRouterElementRequest {
+            id: element[0].id.clone(),
+            enabled: Some(true),
+            ..Default::default()
+        };
         let job = elements.configure(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
         assert_eq!(self.end::<net::VirtualRouterElement>(job).await.unwrap().enabled, Some(true));
-        let message = net::UpdateNetworkServiceProviderRequest { id: Some(provider), state: Some("Enabled".into()), ..Default::default() };
+        let message = net::UpdateNetworkServiceProviderRequest {
+            id: Some(provider),
+            state: Some("Enabled".into()),
+            ..Default::default()
+        };
         let job = providers.update(rpc::cx::request(&self.admin, message)).await.unwrap().into_inner();
         self.end::<net::NetworkServiceProvider>(job).await.unwrap();
         let mut ranges = net::vlan_ip_ranges_client::VlanIpRangesClient::new(c);
@@ -499,12 +531,20 @@ impl Lab {
         self.create_as(&self.admin, message).await
     }
 
-    pub async fn create_as(&self, caller: &Caller, message: net::CreateNetworkRequest) -> Result<net::Network, ApiError> {
+    pub async fn create_as(
+        &self,
+        caller: &Caller,
+        message: net::CreateNetworkRequest,
+    ) -> Result<net::Network, ApiError> {
         let mut networks = net::networks_client::NetworksClient::new(self.channel());
         Ok(networks.create(rpc::cx::request(caller, message)).await?.into_inner())
     }
 
-    pub async fn networks(&self, caller: &Caller, message: net::ListNetworksRequest) -> Result<net::ListNetworksResponse, ApiError> {
+    pub async fn networks(
+        &self,
+        caller: &Caller,
+        message: net::ListNetworksRequest,
+    ) -> Result<net::ListNetworksResponse, ApiError> {
         let mut networks = net::networks_client::NetworksClient::new(self.channel());
         Ok(networks.list(rpc::cx::request(caller, message)).await?.into_inner())
     }
@@ -539,7 +579,9 @@ async fn replica(db: Db, hosts: Arc<Hosts>, counts: Counts) -> Replica {
         .add_service(PlacementServer::new(orchestrator))
         .serve_with_incoming(local.listen("orchestrator"));
     node.spawn("orchestrator", async move { peers.await.unwrap() });
-    let identity = tonic::transport::Server::builder().add_service(LimitsServer::new(counts)).serve_with_incoming(local.listen("identity"));
+    let identity = tonic::transport::Server::builder()
+        .add_service(LimitsServer::new(counts))
+        .serve_with_incoming(local.listen("identity"));
     node.spawn("identity", async move { identity.await.unwrap() });
     let routes = arcus_network::start(node.clone()).await.unwrap();
     let served = tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(local.listen("network"));

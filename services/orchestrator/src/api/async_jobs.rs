@@ -2,9 +2,7 @@
 
 use crate::{async_job, world::World};
 use contract_infra::async_jobs_server::AsyncJobs;
-use contract_infra::{
-    AsyncJob, ListAsyncJobsRequest, ListAsyncJobsResponse, QueryAsyncJobResultRequest,
-};
+use contract_infra::{AsyncJob, ListAsyncJobsRequest, ListAsyncJobsResponse, QueryAsyncJobResultRequest};
 use tonic::{Request, Response, Status};
 
 /// The service.

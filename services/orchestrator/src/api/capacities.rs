@@ -2,9 +2,7 @@
 
 use crate::{capacity, world::World};
 use contract_infra::capacities_server::Capacities;
-use contract_infra::{
-    ListCapacityRequest, ListCapacityResponse,
-};
+use contract_infra::{ListCapacityRequest, ListCapacityResponse};
 use tonic::{Request, Response, Status};
 
 /// The service.

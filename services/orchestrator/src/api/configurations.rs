@@ -3,7 +3,8 @@
 use crate::{configuration, world::World};
 use contract_infra::configurations_server::Configurations;
 use contract_infra::{
-    Capabilities, Configuration, ListCapabilitiesRequest, ListConfigurationsRequest, ListConfigurationsResponse, UpdateConfigurationRequest,
+    Capabilities, Configuration, ListCapabilitiesRequest, ListConfigurationsRequest, ListConfigurationsResponse,
+    UpdateConfigurationRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -13,12 +14,18 @@ pub struct ConfigurationsApi(pub World);
 
 #[tonic::async_trait]
 impl Configurations for ConfigurationsApi {
-    async fn list_capabilities(&self, request: Request<ListCapabilitiesRequest>) -> Result<Response<Capabilities>, Status> {
+    async fn list_capabilities(
+        &self,
+        request: Request<ListCapabilitiesRequest>,
+    ) -> Result<Response<Capabilities>, Status> {
         let (cx, r) = self.0.node.rpc.enter(request).await?;
         Ok(Response::new(configuration::capabilities(&self.0, &cx, r).await?))
     }
 
-    async fn list(&self, request: Request<ListConfigurationsRequest>) -> Result<Response<ListConfigurationsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<ListConfigurationsRequest>,
+    ) -> Result<Response<ListConfigurationsResponse>, Status> {
         let (cx, r) = self.0.node.rpc.enter(request).await?;
         Ok(Response::new(configuration::list(&self.0, &cx, &r)?))
     }

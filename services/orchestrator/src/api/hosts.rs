@@ -4,7 +4,8 @@ use crate::{host, world::World};
 use contract::api::{JobRef, Success};
 use contract_infra::hosts_server::Hosts;
 use contract_infra::{
-    AddHostRequest, DeleteHostRequest, Host, ListHostsRequest, ListHostsResponse, ReconnectHostRequest, UpdateHostRequest,
+    AddHostRequest, DeleteHostRequest, Host, ListHostsRequest, ListHostsResponse, ReconnectHostRequest,
+    UpdateHostRequest,
 };
 use tonic::{Request, Response, Status};
 

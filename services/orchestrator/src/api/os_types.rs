@@ -2,9 +2,7 @@
 
 use crate::{os_type, world::World};
 use contract_infra::os_types_server::OsTypes;
-use contract_infra::{
-    ListOsCategoriesRequest, ListOsCategoriesResponse, ListOsTypesRequest, ListOsTypesResponse,
-};
+use contract_infra::{ListOsCategoriesRequest, ListOsCategoriesResponse, ListOsTypesRequest, ListOsTypesResponse};
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -18,7 +16,10 @@ impl OsTypes for OsTypesApi {
         Ok(Response::new(os_type::list(&self.0, &cx, r).await?))
     }
 
-    async fn list_categories(&self, request: Request<ListOsCategoriesRequest>) -> Result<Response<ListOsCategoriesResponse>, Status> {
+    async fn list_categories(
+        &self,
+        request: Request<ListOsCategoriesRequest>,
+    ) -> Result<Response<ListOsCategoriesResponse>, Status> {
         let (cx, r) = self.0.node.rpc.enter(request).await?;
         Ok(Response::new(os_type::list_categories(&self.0, &cx, r).await?))
     }

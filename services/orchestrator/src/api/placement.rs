@@ -2,9 +2,7 @@
 
 use crate::{pick, world::World};
 use contract_infra::placement_server::Placement;
-use contract_infra::{
-    PickHostRequest, PickHostResponse,
-};
+use contract_infra::{PickHostRequest, PickHostResponse};
 use tonic::{Request, Response, Status};
 
 /// The service.

@@ -3,9 +3,7 @@
 use crate::{pod, world::World};
 use contract::api::Success;
 use contract_infra::pods_server::Pods;
-use contract_infra::{
-    CreatePodRequest, DeletePodRequest, ListPodsRequest, ListPodsResponse, Pod, UpdatePodRequest,
-};
+use contract_infra::{CreatePodRequest, DeletePodRequest, ListPodsRequest, ListPodsResponse, Pod, UpdatePodRequest};
 use tonic::{Request, Response, Status};
 
 /// The service.

@@ -4,7 +4,8 @@ use crate::{offering, world::World};
 use contract::api::Success;
 use contract_infra::service_offerings_server::ServiceOfferings;
 use contract_infra::{
-    CreateServiceOfferingRequest, DeleteServiceOfferingRequest, ListServiceOfferingsRequest, ListServiceOfferingsResponse, ServiceOffering, UpdateServiceOfferingRequest,
+    CreateServiceOfferingRequest, DeleteServiceOfferingRequest, ListServiceOfferingsRequest,
+    ListServiceOfferingsResponse, ServiceOffering, UpdateServiceOfferingRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -14,12 +15,18 @@ pub struct ServiceOfferingsApi(pub World);
 
 #[tonic::async_trait]
 impl ServiceOfferings for ServiceOfferingsApi {
-    async fn create(&self, request: Request<CreateServiceOfferingRequest>) -> Result<Response<ServiceOffering>, Status> {
+    async fn create(
+        &self,
+        request: Request<CreateServiceOfferingRequest>,
+    ) -> Result<Response<ServiceOffering>, Status> {
         let (cx, r) = self.0.node.rpc.enter(request).await?;
         Ok(Response::new(offering::create(&self.0, &cx, r).await?))
     }
 
-    async fn update(&self, request: Request<UpdateServiceOfferingRequest>) -> Result<Response<ServiceOffering>, Status> {
+    async fn update(
+        &self,
+        request: Request<UpdateServiceOfferingRequest>,
+    ) -> Result<Response<ServiceOffering>, Status> {
         let (cx, r) = self.0.node.rpc.enter(request).await?;
         Ok(Response::new(offering::update(&self.0, &cx, r).await?))
     }
@@ -29,7 +36,10 @@ impl ServiceOfferings for ServiceOfferingsApi {
         Ok(Response::new(offering::delete(&self.0, &cx, r).await?))
     }
 
-    async fn list(&self, request: Request<ListServiceOfferingsRequest>) -> Result<Response<ListServiceOfferingsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<ListServiceOfferingsRequest>,
+    ) -> Result<Response<ListServiceOfferingsResponse>, Status> {
         let (cx, r) = self.0.node.rpc.enter(request).await?;
         Ok(Response::new(offering::list(&self.0, &cx, r).await?))
     }

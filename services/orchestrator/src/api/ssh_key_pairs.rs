@@ -4,7 +4,8 @@ use crate::{key_pair, world::World};
 use contract::api::Success;
 use contract_compute::ssh_key_pairs_server::SshKeyPairs;
 use contract_compute::{
-    CreateSshKeyPairRequest, CreatedSshKeyPair, DeleteSshKeyPairRequest, ListSshKeyPairsRequest, ListSshKeyPairsResponse, RegisterSshKeyPairRequest, SshKeyPair,
+    CreateSshKeyPairRequest, CreatedSshKeyPair, DeleteSshKeyPairRequest, ListSshKeyPairsRequest,
+    ListSshKeyPairsResponse, RegisterSshKeyPairRequest, SshKeyPair,
 };
 use tonic::{Request, Response, Status};
 
@@ -29,7 +30,10 @@ impl SshKeyPairs for SshKeyPairsApi {
         Ok(Response::new(key_pair::delete(&self.0, &cx, r).await?))
     }
 
-    async fn list(&self, request: Request<ListSshKeyPairsRequest>) -> Result<Response<ListSshKeyPairsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<ListSshKeyPairsRequest>,
+    ) -> Result<Response<ListSshKeyPairsResponse>, Status> {
         let (cx, r) = self.0.node.rpc.enter(request).await?;
         Ok(Response::new(key_pair::list(&self.0, &cx, r).await?))
     }

@@ -3,9 +3,7 @@
 use crate::{tag, world::World};
 use contract::api::JobRef;
 use contract_infra::tags_server::Tags;
-use contract_infra::{
-    CreateTagsRequest, DeleteTagsRequest, ListTagsRequest, ListTagsResponse,
-};
+use contract_infra::{CreateTagsRequest, DeleteTagsRequest, ListTagsRequest, ListTagsResponse};
 use tonic::{Request, Response, Status};
 
 /// The service.

@@ -1,6 +1,6 @@
 //! Handlers of `arcus.infra.v1.Zones`.
 
-use crate::{zone, world::World};
+use crate::{world::World, zone};
 use contract::api::Success;
 use contract_infra::zones_server::Zones;
 use contract_infra::{

@@ -12,7 +12,7 @@ use ::store::Tx;
 use contract::ApiError;
 use contract_agent::SpawnHost;
 use contract_infra::{AddHostRequest, Host, ListHostsResponse};
-use model::state::{AllocationState, HostStatus, ResourceState};
+use model::state::{AllocationState, ResourceState};
 use rpc::Cx;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub async fn add(world: &World, cx: &Cx, r: AddHostRequest) -> Result<ListHostsR
     let host = rows::by_uuid(&world.node.db, &uuid).await?.filter(|h| h.removed.is_none()).ok_or_else(|| {
         ApiError::failed("The host that this request added has been removed since: add it again with a new request")
     })?;
-    let host = if host.status == HostStatus::Creating { connect(world, host).await? } else { host };
+    let host = if host.version.is_none() { connect(world, host).await? } else { host };
     Ok(ListHostsResponse { count: Some(1), host: vec![view::shown(host, view::Details::all())] })
 }
 
@@ -180,14 +180,15 @@ async fn connect(world: &World, host: HostRow) -> Result<HostRow, ApiError> {
 }
 
 /// Removes a host that never took VMs.
-pub(super) async fn take_back(world: &World, id: i64, uuid: &str) -> Result<(), ApiError> {
+async fn take_back(world: &World, id: i64, uuid: &str) -> Result<(), ApiError> {
     let db = &world.node.db;
-    ::store::tx!(db, "take-back-host", |tx| {
-        rows::remove(tx, id).await?;
-        pod_ips::free(tx, &format!("host/{uuid}")).await?;
-        Ok::<_, ApiError>(())
-    })
-    .await?;
+    ::store::tx!(db, "take-back-host", |tx| discard(tx, id, uuid).await).await?;
     world.host_changed(id);
     Ok(())
+}
+
+/// The same, as part of `tx`.
+pub(super) async fn discard(tx: &mut Tx, id: i64, uuid: &str) -> Result<(), ApiError> {
+    rows::remove(tx, id).await?;
+    Ok(pod_ips::free(tx, &format!("host/{uuid}")).await?)
 }

@@ -1,6 +1,6 @@
 //! Deleting a host.
 
-use super::gone;
+use super::{evict, gone};
 use crate::store::{hosts as rows, pod_ips};
 use crate::world::World;
 use contract::ApiError;
@@ -20,6 +20,9 @@ const FORGET_DEADLINE: Duration = Duration::from_secs(10);
 pub async fn delete(world: &World, cx: &Cx, r: DeleteHostRequest) -> Result<Success, ApiError> {
     let id: i64 = cx.refs.need("id")?;
     let forced = r.forced == Some(true);
+    if forced {
+        evict::stop_guests(world, id).await?;
+    }
     let done = jobs::mutate!(world.node.db, cx.caller, "delete-host", |tx| {
         let host = rows::find(&mut *tx, id).await?.filter(|h| h.removed.is_none()).ok_or_else(gone)?;
         if !forced && !matches!(host.resource_state, ResourceState::Maintenance | ResourceState::Disabled) {
@@ -30,6 +33,9 @@ pub async fn delete(world: &World, cx: &Cx, r: DeleteHostRequest) -> Result<Succ
             )));
         }
         jobs::free(tx, &[Claim::Exclusive(format!("host/{id}"))]).await?;
+        if forced {
+            evict::write_off(tx, &cx.caller, &host).await?;
+        }
         if !rows::remove(tx, id).await? {
             let guests = rows::guests(tx, id).await?;
             return Err(ApiError::failed(format!(

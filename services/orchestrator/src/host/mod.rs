@@ -2,6 +2,8 @@
 
 mod add;
 mod delete;
+mod evict;
+pub mod facts;
 pub mod reconnect;
 pub mod sweep;
 mod url;

@@ -3,6 +3,7 @@
 use super::{gone, view};
 use crate::store::hosts as rows;
 use crate::world::World;
+use ::store::Tx;
 use contract::api::{Caller, JobRef};
 use contract::{ApiError, Request as _};
 use contract_infra::ReconnectHostRequest;
@@ -14,7 +15,6 @@ use rpc::Cx;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use ::store::Tx;
 
 /// How long the host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,7 +63,8 @@ impl Job for Reconnect {
         jobs::finish!(ctx, |tx| {
             let host = rows::find(&mut *tx, self.host).await?.filter(|h| h.removed.is_none()).ok_or_else(gone)?;
             if !answered {
-                let text = format!("Host {} is not connected: its state is {}. Start its agent", host.uuid, host.status);
+                let text =
+                    format!("Host {} is not connected: its state is {}. Start its agent", host.uuid, host.status);
                 return Err(ApiError::failed(text).with_entity(host.uuid, "id"));
             }
             Ok(view::shown(host, view::Details::all()))

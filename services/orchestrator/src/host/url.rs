@@ -24,7 +24,8 @@ const MOST_MEMORY: u64 = 1 << 50;
 /// 431 when it isn't one.
 pub fn simulated(url: &str) -> Result<Simulated, ApiError> {
     let wrong = |why: String| ApiError::param(format!("{url} is not the URL of a simulated host: {why}"));
-    let rest = url.trim().strip_prefix("http://sim").ok_or_else(|| wrong("it must begin with http://sim".to_owned()))?;
+    let rest =
+        url.trim().strip_prefix("http://sim").ok_or_else(|| wrong("it must begin with http://sim".to_owned()))?;
     if !(rest.is_empty() || rest.starts_with('/')) {
         return Err(wrong("it must begin with http://sim/".to_owned()));
     }

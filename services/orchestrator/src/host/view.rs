@@ -1,11 +1,11 @@
 //! Hosts as answers show them.
 
+use crate::hypervisor;
 use crate::store::hosts::{self as rows, HostFilter, HostRow};
 use crate::world::World;
-use crate::hypervisor;
 use contract::ApiError;
 use contract_infra::{Host, HostHa, ListHostsRequest, ListHostsResponse, OutOfBandManagement};
-use model::state::HostStatus;
+use model::state::{HostStatus, ResourceState};
 use rpc::Cx;
 
 /// Which parts of a host an answer shows (`details`).
@@ -67,8 +67,8 @@ pub async fn list(world: &World, cx: &Cx, r: ListHostsRequest) -> Result<ListHos
         cluster: cx.refs.one("clusterid").map(|e| e.id),
         pod: cx.refs.one("podid").map(|e| e.id),
         zone: cx.refs.one("zoneid").map(|e| e.id),
-        status: given(&r.state),
-        resource_state: given(&r.resource_state),
+        status: given(&r.state).map(|w| HostStatus::parse(&w).map_or(w, |s| s.to_string())),
+        resource_state: given(&r.resource_state).map(|w| ResourceState::parse(&w).map_or(w, |s| s.to_string())),
         hypervisor: hypervisor::filter(r.hypervisor.as_deref()),
         except: None,
         nothing: given(&r.r#type).is_some_and(|t| !t.eq_ignore_ascii_case("Routing")),
@@ -213,7 +213,8 @@ pub fn shown_percent(share: f64) -> String {
 /// 4.11 shows a number (its MAC address) for the server that holds a connection: one that stays the same for a replica.
 fn server_number(replica: &str) -> i64 {
     // FNV-1a over 48 bits, which every client can hold.
-    let hash = replica.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        replica.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     i64::try_from(hash & 0xffff_ffff_ffff).unwrap_or(0)
 }
 

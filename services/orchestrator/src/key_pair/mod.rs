@@ -12,8 +12,8 @@ use config::keys;
 use contract::ApiError;
 use contract::api::Success;
 use contract_compute::{
-    CreateSshKeyPairRequest, CreatedSshKeyPair, DeleteSshKeyPairRequest, ListSshKeyPairsRequest, ListSshKeyPairsResponse,
-    RegisterSshKeyPairRequest, SshKeyPair,
+    CreateSshKeyPairRequest, CreatedSshKeyPair, DeleteSshKeyPairRequest, ListSshKeyPairsRequest,
+    ListSshKeyPairsResponse, RegisterSshKeyPairRequest, SshKeyPair,
 };
 use model::scope::owner_for_create;
 use model::{ListScope, Owner, ScopeRequest};
@@ -106,8 +106,7 @@ pub async fn list(world: &World, cx: &Cx, r: ListSshKeyPairsRequest) -> Result<L
     fn given(v: &Option<String>) -> Option<&str> {
         v.as_deref().filter(|v| !v.is_empty())
     }
-    let (found, count) =
-        rows::list(db, &scope, given(&r.name), given(&r.fingerprint), given(&r.keyword), page).await?;
+    let (found, count) = rows::list(db, &scope, given(&r.name), given(&r.fingerprint), given(&r.keyword), page).await?;
     Ok(ListSshKeyPairsResponse { count: Some(count), ssh_key_pair: found.into_iter().map(message).collect() })
 }
 
@@ -146,7 +145,9 @@ fn taken(what: Taken, name: &str, fingerprint: &str) -> ApiError {
 fn checked_name(name: &str) -> Result<String, ApiError> {
     match name.trim() {
         "" => Err(ApiError::param("Please specify a name for the key pair.")),
-        name if name.chars().count() > NAME_LIMIT => Err(ApiError::param("The name of a key pair has at most 255 characters.")),
+        name if name.chars().count() > NAME_LIMIT => {
+            Err(ApiError::param("The name of a key pair has at most 255 characters."))
+        }
         name => Ok(name.to_owned()),
     }
 }

@@ -89,7 +89,13 @@ mod tests {
         assert_eq!(key.line(), KEY.trim_end_matches(" user@host"));
         assert_eq!(key.fingerprint().len(), 47);
         assert_eq!(PublicKey::parse(&STANDARD.encode(KEY)).unwrap(), key);
-        for wrong in ["", "ssh-rsa", "ssh-rsa AAAA", "hello world", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"] {
+        for wrong in [
+            "",
+            "ssh-rsa",
+            "ssh-rsa AAAA",
+            "hello world",
+            "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
+        ] {
             assert!(PublicKey::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -59,7 +59,9 @@ mod tests {
     fn a_new_pair_is_an_openssh_pair() {
         let pair = generate(2048).unwrap();
         let pem = pair.private_pem.expose().clone();
-        assert!(pem.starts_with("-----BEGIN RSA PRIVATE KEY-----\n") && pem.ends_with("-----END RSA PRIVATE KEY-----\n"));
+        assert!(
+            pem.starts_with("-----BEGIN RSA PRIVATE KEY-----\n") && pem.ends_with("-----END RSA PRIVATE KEY-----\n")
+        );
         assert!(pem.lines().all(|l| l.len() <= 64));
         let line = pair.public.line();
         assert!(line.starts_with("ssh-rsa AAAAB3NzaC1yc2E"));

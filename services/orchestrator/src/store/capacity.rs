@@ -62,7 +62,9 @@ impl Within {
     }
 
     fn all(self, sql: Sql) -> Sql {
-        sql.push_if(" AND zone_id = ?", self.zone).push_if(" AND pod_id = ?", self.pod).push_if(" AND cluster_id = ?", self.cluster)
+        sql.push_if(" AND zone_id = ?", self.zone)
+            .push_if(" AND pod_id = ?", self.pod)
+            .push_if(" AND cluster_id = ?", self.cluster)
     }
 }
 
@@ -147,7 +149,14 @@ pub async fn private_ips(db: &Db, within: Within) -> Result<Vec<Figure>> {
                 Ok(r.get::<String>(column)?.parse::<std::net::Ipv4Addr>().map_or(0, crate::subnet::number))
             };
             let total = bound("end_ip")? - bound("start_ip")? + 1;
-            Ok(Figure { kind: kind::PRIVATE_IP, zone: r.at(0)?, pod: Some(r.at(1)?), cluster: None, used: r.get("used")?, total })
+            Ok(Figure {
+                kind: kind::PRIVATE_IP,
+                zone: r.at(0)?,
+                pod: Some(r.at(1)?),
+                cluster: None,
+                used: r.get("used")?,
+                total,
+            })
         })
         .collect()
 }

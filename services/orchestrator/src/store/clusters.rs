@@ -135,11 +135,13 @@ pub async fn update(tx: &mut Tx, cluster: &ClusterRow, change: &ClusterChange) -
 pub async fn overcommit(tx: &mut Tx, id: i64, cpu: Option<f64>, memory: Option<f64>) -> Result<()> {
     if let Some(cpu) = cpu {
         tx.exec(Sql::new("UPDATE clusters SET cpu_overcommit = ? WHERE id = ?").bind(cpu).bind(id)).await?;
-        tx.exec(Sql::new("UPDATE host_capacity SET cpu_overcommit = ? WHERE cluster_id = ?").bind(cpu).bind(id)).await?;
+        tx.exec(Sql::new("UPDATE host_capacity SET cpu_overcommit = ? WHERE cluster_id = ?").bind(cpu).bind(id))
+            .await?;
     }
     if let Some(memory) = memory {
         tx.exec(Sql::new("UPDATE clusters SET memory_overcommit = ? WHERE id = ?").bind(memory).bind(id)).await?;
-        tx.exec(Sql::new("UPDATE host_capacity SET mem_overcommit = ? WHERE cluster_id = ?").bind(memory).bind(id)).await?;
+        tx.exec(Sql::new("UPDATE host_capacity SET mem_overcommit = ? WHERE cluster_id = ?").bind(memory).bind(id))
+            .await?;
     }
     Ok(())
 }
@@ -197,6 +199,7 @@ pub async fn list(db: &Db, filter: &ClusterFilter, page: Page) -> Result<(Vec<Cl
 
 /// The hypervisors of living clusters, in a zone or anywhere.
 pub async fn hypervisors(db: &Db, zone: Option<i64>) -> Result<Vec<String>> {
-    let sql = Sql::new("SELECT DISTINCT hypervisor FROM clusters WHERE removed IS NULL").push_if(" AND zone_id = ?", zone);
+    let sql =
+        Sql::new("SELECT DISTINCT hypervisor FROM clusters WHERE removed IS NULL").push_if(" AND zone_id = ?", zone);
     db.all(sql.push(" ORDER BY hypervisor")).await?.iter().map(|r| r.at(0)).collect()
 }

@@ -87,6 +87,9 @@ pub struct Capacity {
     pub mem_overcommit: f64,
 }
 
+/// Version of an agent that doesn't tell; a host without any was never let take VMs.
+const UNKNOWN: &str = "unknown";
+
 const COLUMNS: &str = "h.id, h.uuid, h.name, h.guid, h.url, h.cluster_id, c.uuid AS cluster_uuid, c.name AS cluster_name, \
     c.cluster_type, h.pod_id, p.uuid AS pod_uuid, p.name AS pod_name, h.zone_id, z.uuid AS zone_uuid, z.name AS zone_name, \
     h.hypervisor, h.hypervisor_version, h.version, h.status, h.resource_state, h.ip, h.cpu_sockets, h.cpu_cores, h.cpu_mhz, \
@@ -247,7 +250,7 @@ pub async fn adopt(tx: &mut Tx, id: i64, facts: &HostFacts) -> Result<bool> {
     let memory = i64::try_from(facts.memory_bytes.saturating_sub(facts.dom0_memory_bytes)).unwrap_or(i64::MAX);
     let mut changes = Changes::default()
         .set_if("hypervisor_version", some(&facts.hypervisor_version))
-        .set_if("version", some(&facts.agent_version))
+        .set("version", some(&facts.agent_version).unwrap_or_else(|| UNKNOWN.to_owned()))
         .set("capabilities", facts.capabilities.join(","))
         .set_if("cpu_sockets", (facts.sockets > 0).then(|| i64::from(facts.sockets)));
     let known = cores > 0 && mhz > 0 && memory > 0;
@@ -332,11 +335,16 @@ pub async fn guests(tx: &mut Tx, id: i64) -> Result<i64> {
     row.map_or(Ok(0), |r| r.at(0))
 }
 
-/// Hosts that began to be added before `before` and never connected.
+/// The numbers of the VMs that hold something of a host.
+pub async fn placed(tx: &mut Tx, id: i64) -> Result<Vec<i64>> {
+    let sql = Sql::new("SELECT vm_id FROM vm_capacity WHERE host_id = ? ORDER BY vm_id").bind(id);
+    tx.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// Hosts that began to be added before `before` and were never let take VMs.
 pub async fn half_made(db: &Db, before: i64) -> Result<Vec<(i64, String)>> {
-    let sql = Sql::new("SELECT id, uuid FROM hosts WHERE status = ? AND created < ? AND removed IS NULL")
-        .bind(HostStatus::Creating)
-        .bind(before);
+    let sql =
+        Sql::new("SELECT id, uuid FROM hosts WHERE version IS NULL AND created < ? AND removed IS NULL").bind(before);
     db.all(sql).await?.iter().map(|r| Ok((r.at(0)?, r.at(1)?))).collect()
 }
 
@@ -345,7 +353,7 @@ pub async fn half_made(db: &Db, before: i64) -> Result<Vec<(i64, String)>> {
 pub struct HostFilter {
     /// Only this one.
     pub id: Option<i64>,
-    /// Only with this name.
+    /// Only whose name contains it.
     pub name: Option<String>,
     /// Only of this cluster.
     pub cluster: Option<i64>,
@@ -370,11 +378,10 @@ pub struct HostFilter {
 /// A page of hosts, and how many there are.
 pub async fn list(db: &Db, filter: &HostFilter, page: Page) -> Result<(Vec<HostRow>, i64)> {
     let body = |sql: Sql| {
-        let sql = sql
+        let mut sql = sql
             .push(FROM)
             .push(" WHERE h.removed IS NULL")
             .push_if(" AND h.id = ?", filter.id)
-            .push_if(" AND h.name_lower = ?", filter.name.as_deref().map(lower))
             .push_if(" AND h.cluster_id = ?", filter.cluster)
             .push_if(" AND h.pod_id = ?", filter.pod)
             .push_if(" AND h.zone_id = ?", filter.zone)
@@ -383,6 +390,9 @@ pub async fn list(db: &Db, filter: &HostFilter, page: Page) -> Result<(Vec<HostR
             .push_if(" AND h.hypervisor = ?", filter.hypervisor.as_deref())
             .push_if(" AND h.id <> ?", filter.except)
             .push(if filter.nothing { " AND 1 = 0" } else { "" });
+        if let Some(name) = &filter.name {
+            sql = sql.push(" AND ").contains("h.name_lower", &name.to_lowercase());
+        }
         match filter.keyword.as_deref().map(str::to_lowercase) {
             Some(keyword) => sql
                 .push(" AND (")
@@ -415,7 +425,9 @@ pub struct Guest {
 
 /// A living VM as the list of hosts needs it.
 pub async fn guest(db: &Db, vm: i64) -> Result<Option<Guest>> {
-    let sql = Sql::new("SELECT state, host_id, cluster_id, cpu, cpu_mhz, memory_mb FROM vms WHERE id = ? AND removed IS NULL");
+    let sql = Sql::new(
+        "SELECT state, host_id, cluster_id, cpu, cpu_mhz, memory_mb FROM vms WHERE id = ? AND removed IS NULL",
+    );
     let row = db.optional(sql.bind(vm)).await?;
     row.map(|r| {
         Ok(Guest {
@@ -474,7 +486,8 @@ pub async fn candidates(db: &Db, filter: &PickFilter, from: i64, most: i64) -> R
 
 /// The lowest and highest number of living hosts of a zone.
 pub async fn bounds(db: &Db, zone: i64) -> Result<Option<(i64, i64)>> {
-    let row = db.one(Sql::new("SELECT MIN(id), MAX(id) FROM hosts WHERE zone_id = ? AND removed IS NULL").bind(zone)).await?;
+    let row =
+        db.one(Sql::new("SELECT MIN(id), MAX(id) FROM hosts WHERE zone_id = ? AND removed IS NULL").bind(zone)).await?;
     let (low, high): (Option<i64>, Option<i64>) = (row.at(0)?, row.at(1)?);
     Ok(low.zip(high))
 }

@@ -44,7 +44,8 @@ pub async fn os_categories(tx: &mut Tx, rows: &[(i64, String)]) -> Result<()> {
 
 /// Writes operating systems.
 pub async fn os_types(tx: &mut Tx, rows: &[(i64, i64, String)]) -> Result<()> {
-    let mut sql = Sql::new("INSERT INTO os_types (id, uuid, category_id, name, name_lower, user_defined, created) VALUES ");
+    let mut sql =
+        Sql::new("INSERT INTO os_types (id, uuid, category_id, name, name_lower, user_defined, created) VALUES ");
     for (i, (id, category, name)) in rows.iter().enumerate() {
         sql = sql.push(if i == 0 { "" } else { ", " }).tuple([
             Value::from(*id),

@@ -68,7 +68,8 @@ pub async fn insert(
 
 /// A key pair of an account.
 pub async fn find(from: impl Reader, account: i64, name: &str) -> Result<Option<KeyPairRow>> {
-    let sql = Sql::new(&format!("SELECT {COLUMNS}{FROM} WHERE k.account_id = ? AND k.name = ?")).bind(account).bind(name);
+    let sql =
+        Sql::new(&format!("SELECT {COLUMNS}{FROM} WHERE k.account_id = ? AND k.name = ?")).bind(account).bind(name);
     from.rows(sql).await?.first().map(read).transpose()
 }
 

@@ -47,10 +47,10 @@ fn read(r: &Row) -> Result<MockRow> {
 }
 
 /// Writes a delay or fault.
-pub async fn insert(tx: &mut Tx, m: &MockRow, json_response: Option<&str>) -> Result<()> {
+pub async fn insert(tx: &mut Tx, m: &MockRow) -> Result<()> {
     let sql = Sql::new(
-        "INSERT INTO simulator_mocks (id, zone_id, pod_id, cluster_id, host_id, name, value, remaining, json_response, created) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO simulator_mocks (id, zone_id, pod_id, cluster_id, host_id, name, value, remaining, created) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(m.id)
     .bind(m.zone.as_ref().map(|(id, _)| *id))
@@ -60,7 +60,6 @@ pub async fn insert(tx: &mut Tx, m: &MockRow, json_response: Option<&str>) -> Re
     .bind(&m.name)
     .bind(&m.value)
     .bind(m.count)
-    .bind(json_response)
     .bind(now_micros());
     tx.exec(sql).await.map(drop)
 }
@@ -77,6 +76,7 @@ pub async fn find(from: impl Reader, id: i64) -> Result<Option<MockRow>> {
 
 /// Ends one; whether it was in force.
 pub async fn remove(tx: &mut Tx, id: i64) -> Result<bool> {
-    let sql = Sql::new("UPDATE simulator_mocks SET removed = ? WHERE id = ? AND removed IS NULL").bind(now_micros()).bind(id);
+    let sql =
+        Sql::new("UPDATE simulator_mocks SET removed = ? WHERE id = ? AND removed IS NULL").bind(now_micros()).bind(id);
     Ok(tx.exec(sql).await? == 1)
 }

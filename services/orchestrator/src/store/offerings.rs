@@ -240,7 +240,7 @@ pub async fn list(db: &Db, filter: &OfferingFilter, page: Page) -> Result<(Vec<O
             .push(" WHERE s.removed IS NULL AND s.is_system = ?")
             .bind(filter.is_system)
             .push_if(" AND s.id = ?", filter.id)
-            .push_if(" AND s.name = ?", filter.name.as_deref())
+            .push_if(" AND s.name_lower = ?", filter.name.as_deref().map(lower))
             .push_if(" AND s.system_vm_type = ?", filter.system_vm_type.as_deref())
             .push_if(" AND s.domain_id = ?", filter.domain);
         if let Some(visible) = &filter.visible {

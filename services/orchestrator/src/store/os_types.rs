@@ -1,6 +1,6 @@
 //! Guest operating systems and their categories.
 
-use super::paged;
+use super::{lower, paged};
 use ::store::{Db, Result, Sql};
 use model::Page;
 
@@ -37,7 +37,7 @@ pub async fn list(db: &Db, filter: &OsTypeFilter, page: Page) -> Result<(Vec<OsT
             .push(" FROM os_types t JOIN os_categories c ON c.id = t.category_id WHERE t.removed IS NULL")
             .push_if(" AND t.id = ?", filter.id)
             .push_if(" AND t.category_id = ?", filter.category)
-            .push_if(" AND t.name = ?", filter.name.as_deref());
+            .push_if(" AND t.name_lower = ?", filter.name.as_deref().map(lower));
         match &filter.keyword {
             Some(keyword) => sql.push(" AND ").contains("t.name_lower", &keyword.to_lowercase()),
             None => sql,

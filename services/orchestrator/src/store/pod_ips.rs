@@ -56,9 +56,11 @@ pub async fn free(tx: &mut Tx, holder: &str) -> Result<()> {
 
 /// An address in use outside of `range`.
 pub async fn outside(tx: &mut Tx, pod: i64, range: &PodRange) -> Result<Option<String>> {
-    let sql = Sql::new("SELECT ip FROM pod_ips WHERE pod_id = ? AND (ip_number < ? OR ip_number > ?) ORDER BY ip_number LIMIT 1")
-        .bind(pod)
-        .bind(number(range.start))
-        .bind(number(range.end));
+    let sql = Sql::new(
+        "SELECT ip FROM pod_ips WHERE pod_id = ? AND (ip_number < ? OR ip_number > ?) ORDER BY ip_number LIMIT 1",
+    )
+    .bind(pod)
+    .bind(number(range.start))
+    .bind(number(range.end));
     tx.optional(sql).await?.map(|r| r.at(0)).transpose()
 }

@@ -65,7 +65,8 @@ pub async fn find(from: impl Reader, id: i64) -> Result<Option<PodRow>> {
 
 /// All living pods of a zone.
 pub async fn of_zone(from: impl Reader, zone: i64) -> Result<Vec<PodRow>> {
-    let sql = Sql::new(&format!("SELECT {COLUMNS}{FROM} WHERE p.zone_id = ? AND p.removed IS NULL ORDER BY p.id")).bind(zone);
+    let sql =
+        Sql::new(&format!("SELECT {COLUMNS}{FROM} WHERE p.zone_id = ? AND p.removed IS NULL ORDER BY p.id")).bind(zone);
     from.rows(sql).await?.iter().map(read).collect()
 }
 

@@ -26,7 +26,10 @@ const IN_ZONE: &[Kind] = &[
     ),
     ("there are virtual machines in this zone.", "SELECT id FROM vms WHERE zone_id = ? AND removed IS NULL"),
     ("there are storage volumes in this zone.", "SELECT id FROM volumes WHERE zone_id = ? AND removed IS NULL"),
-    ("there are physical networks in this zone.", "SELECT id FROM physical_networks WHERE zone_id = ? AND removed IS NULL"),
+    (
+        "there are physical networks in this zone.",
+        "SELECT id FROM physical_networks WHERE zone_id = ? AND removed IS NULL",
+    ),
     ("there are storage pools in this zone.", "SELECT id FROM storage_pools WHERE zone_id = ? AND removed IS NULL"),
     ("there are secondary storages in this zone.", "SELECT id FROM image_stores WHERE zone_id = ? AND removed IS NULL"),
 ];

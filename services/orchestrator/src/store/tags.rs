@@ -19,7 +19,12 @@ pub struct Target {
 }
 
 /// Puts `tags` on each of `targets`, in one statement. Gives whether none of the keys was there.
-pub async fn insert(tx: &mut Tx, targets: &[Target], tags: &[(String, String)], customer: Option<&str>) -> Result<bool> {
+pub async fn insert(
+    tx: &mut Tx,
+    targets: &[Target],
+    tags: &[(String, String)],
+    customer: Option<&str>,
+) -> Result<bool> {
     let mut sql = Sql::new(
         "INSERT INTO tags (uuid, resource_type, resource_id, resource_uuid, tag_key, tag_value, customer, account_id, domain_id, \
          domain_path, created) VALUES ",

@@ -209,7 +209,8 @@ pub async fn list(db: &Db, filter: &ZoneFilter, page: Page) -> Result<(Vec<ZoneR
 
 /// The kinds of traffic that a zone has a network for.
 pub async fn traffic_types(tx: &mut Tx, zone: i64) -> Result<Vec<String>> {
-    let sql = Sql::new("SELECT DISTINCT traffic_type FROM traffic_types WHERE zone_id = ? AND removed IS NULL").bind(zone);
+    let sql =
+        Sql::new("SELECT DISTINCT traffic_type FROM traffic_types WHERE zone_id = ? AND removed IS NULL").bind(zone);
     tx.all(sql).await?.iter().map(|r| r.at(0)).collect()
 }
 

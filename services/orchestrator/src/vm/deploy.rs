@@ -64,7 +64,9 @@ pub struct Deploy {
 /// What a deployment takes back when it fails.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Undo {
-    /// The host's capacity, and the limits that were reserved before acceptance.
+    /// The limits that were reserved before the job was accepted.
+    Limits,
+    /// The host's capacity.
     Place,
     /// The NICs.
     Nics,
@@ -157,11 +159,13 @@ impl Job for Deploy {
     type World = VmWorld;
     type Undo = Undo;
 
+    fn accepted(&self) -> Option<Undo> {
+        Some(Undo::Limits)
+    }
+
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
         if !self.start {
-            // Its undo gives the limits back.
-            jobs::step!(ctx, "begin", undo: Undo::Place, |_tx| Ok::<_, ApiError>(())).await?;
             self.allocate(&world, &ctx, &vm, None).await?;
             return finish(&world, &ctx, &vm, VmState::Stopped, &["VM.CREATE"]).await;
         }
@@ -177,7 +181,7 @@ impl Job for Deploy {
         let (nics, disks) = self.allocate(&world, &ctx, &vm, Some(&placed)).await?;
         let spec = boot::spec(&vm, placed.generation, &nics.nics, &disks.disks);
         let undo = Undo::Domain { host: placed.host, generation: placed.generation };
-        ctx.call("start", Some(undo), |call| {
+        ctx.call("boot", Some(undo), |call| {
             let (world, body) = (world.clone(), command::Body::StartVm(StartVm { vm: Some(spec.clone()) }));
             async move { world.on_host(placed.host, Some(call.key()), false, body).await }
         })
@@ -188,15 +192,16 @@ impl Job for Deploy {
     async fn undo(self, world: Arc<VmWorld>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
         let request = VmNicsRequest { vm_id: self.vm, host_id: None };
         match undo {
-            Undo::Place => {
+            Undo::Limits => {
                 let vm = row(&world, self.vm).await?;
                 release_limits(&world, &vm.limits_key).await?;
                 // Disks that were never allocated are counted all the same; for the others this repeats their release.
                 for disk in std::iter::once(&self.root).chain(&self.data) {
                     release_limits(&world, &format!("volume:{}", disk.uuid)).await?;
                 }
-                jobs::undo_step!(cx, |tx| boot::vacate(&world, tx, self.vm, false).await).await
+                Ok(())
             }
+            Undo::Place => jobs::undo_step!(cx, |tx| boot::vacate(&world, tx, self.vm, false).await).await,
             Undo::Nics => {
                 let mut client = world.attachments();
                 cx.call(|call| {

@@ -1,6 +1,6 @@
 //! Destroying a VM, and expunging it at once when that is asked for.
 
-use super::deploy::row;
+use super::deploy::{release_limits, row};
 use super::{VmWorld, expunge, stop, usage, view};
 use crate::store::vms;
 use contract::ApiError;
@@ -20,6 +20,15 @@ pub struct Destroy {
     pub expunge: bool,
 }
 
+/// What is done when a destruction fails.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Undo {
+    /// Before the point of no return: the VM is what its host says it is.
+    Stopping,
+    /// Beyond it there is no way back: what it counted for is given back all the same.
+    Limits,
+}
+
 /// What of a destroyed VM still has to be done or taken back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Found {
@@ -34,50 +43,51 @@ enum Found {
 impl Job for Destroy {
     const KIND: &'static str = "vm.destroy";
     type World = VmWorld;
-    type Undo = stop::Undo;
+    type Undo = Undo;
 
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
-        let found = jobs::step!(ctx, "stopping", undo: stop::Undo::Stopping, |tx| begin(tx, self.vm).await).await?;
+        let found = jobs::step!(ctx, "stopping", undo: Undo::Stopping, |tx| begin(tx, self.vm).await).await?;
         if matches!(found, Found::Running) {
             // An administrator who destroys doesn't wait for a host that is away.
             stop::take_off_host(&world, &ctx, &vm, true).await?;
         }
+        jobs::step!(ctx, "destroyed", undo: Undo::Limits, |tx| {
+            destroyed(&world, tx, &vm, &found).await?;
+            if self.expunge {
+                vms::transit(tx, vm.id, expunge::FROM, VmState::Expunging).await?;
+            }
+            Ok::<_, ApiError>(())
+        })
+        .await?;
         let release = ReleaseRequest { key: vm.limits_key.clone(), items: Vec::new() };
         ctx.call("limits", NO_UNDO, |call| {
             let (mut client, request) = (world.limits(), call.request(release.clone()));
             async move { client.release(request).await }
         })
         .await?;
-        let mut shown = view::one(&world.node.db, vm.id, ctx.caller()).await?;
-        shown.host_id = None;
-        shown.host_name = None;
-        if !self.expunge {
-            shown.state = Some(VmState::Destroyed.to_string());
-            return jobs::finish!(ctx, |tx| {
-                destroyed(&world, tx, &vm, &found).await?;
-                Ok(shown.clone())
-            })
-            .await;
+        if self.expunge {
+            expunge::clear(&world, &ctx, &vm).await?;
         }
-        jobs::step!(ctx, "destroyed", |tx| {
-            destroyed(&world, tx, &vm, &found).await?;
-            vms::transit(tx, vm.id, expunge::FROM, VmState::Expunging).await?;
-            Ok::<_, ApiError>(())
-        })
-        .await?;
-        expunge::clear(&world, &ctx, &vm).await?;
-        shown.state = Some(VmState::Expunging.to_string());
+        let mut shown = view::one(&world.node.db, vm.id, ctx.caller()).await?;
+        shown.state = Some(if self.expunge { VmState::Expunging } else { VmState::Destroyed }.to_string());
         jobs::finish!(ctx, |tx| {
-            vms::remove(tx, vm.id).await?;
+            if self.expunge {
+                vms::remove(tx, vm.id).await?;
+            }
             Ok::<_, ApiError>(shown.clone())
         })
         .await
     }
 
-    async fn undo(self, _world: Arc<VmWorld>, undo: stop::Undo, cx: UndoCx) -> Result<(), ApiError> {
-        let stop::Undo::Stopping = undo;
-        jobs::undo_step!(cx, |tx| stop::resume(tx, self.vm).await).await
+    async fn undo(self, world: Arc<VmWorld>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
+        match undo {
+            Undo::Stopping => stop::take_back(&world, self.vm, &cx).await,
+            Undo::Limits => {
+                let vm = row(&world, self.vm).await?;
+                release_limits(&world, &vm.limits_key).await
+            }
+        }
     }
 
     async fn abort(self, _world: Arc<VmWorld>, _error: &ApiError, tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {

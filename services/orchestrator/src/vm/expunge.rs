@@ -70,7 +70,7 @@ pub async fn clear<'a>(world: &'a Arc<VmWorld>, ctx: &'a Ctx, vm: &'a VmRow) -> 
             async move { client.release(request).await }
         }),
         ctx.call("disks", NO_UNDO, |call| {
-            let (mut client, request) = (world.disks(), call.request(disks.clone()));
+            let (mut client, request) = (world.disks(), call.request(disks));
             async move { client.expunge(request).await }
         }),
     )?;

@@ -44,6 +44,15 @@ pub fn start(world: &VmWorld) {
     node.duty("vm-sweep", move |term| sweep::run(sweeper.clone(), term));
 }
 
+/// Expunges a destroyed VM without waiting for its delay.
+///
+/// # Errors
+/// When another job owns it.
+pub async fn expunge_now(world: &VmWorld, vm: i64) -> Result<(), contract::ApiError> {
+    let row = deploy::row(world, vm).await?;
+    sweep::expunge(world, &row, None).await
+}
+
 /// The claim that a job on a VM needs.
 pub fn claim(vm: i64) -> jobs::Claim {
     jobs::Claim::Exclusive(format!("vm/{vm}"))

@@ -84,7 +84,7 @@ async fn compare(world: &VmWorld, host: i64, reported: &[Reported], all: bool) -
     };
     let known: HashMap<&str, &VmRow> = expected.iter().map(|v| (v.uuid.as_str(), v)).collect();
     for vm in expected.iter().filter(|v| v.state == VmState::Running && v.host_id == Some(host)) {
-        if off(by_uuid.get(vm.uuid.as_str()).copied()) {
+        if is_off(by_uuid.get(vm.uuid.as_str()).copied()) {
             check_again(world, vm, host).await?;
         }
     }
@@ -103,7 +103,8 @@ async fn moving(world: &VmWorld, uuid: &str) -> Result<bool, ApiError> {
     Ok(found.iter().any(|v| matches!(v.state, VmState::Starting | VmState::Stopping | VmState::Migrating)))
 }
 
-fn off(reported: Option<&Reported>) -> bool {
+/// Whether a host that says this doesn't run the VM.
+pub fn is_off(reported: Option<&Reported>) -> bool {
     reported.is_none_or(|r| matches!(r.power(), PowerState::Off | PowerState::Missing))
 }
 
@@ -152,7 +153,7 @@ impl Job for PowerCheck {
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
         // Asked while the VM is ours, so that no start or stop is under way.
-        let gone = off(fresh(&world, self.host, &vm.uuid).await?.as_ref());
+        let gone = is_off(fresh(&world, self.host, &vm.uuid).await?.as_ref());
         jobs::finish!(ctx, |tx| {
             if gone {
                 self.settle(&world, tx, &ctx, &vm).await?;
@@ -193,7 +194,7 @@ impl PowerCheck {
 ///
 /// # Errors
 /// 534 when it doesn't report in time.
-async fn fresh(world: &VmWorld, host: i64, uuid: &str) -> Result<Option<Reported>, ApiError> {
+pub async fn fresh(world: &VmWorld, host: i64, uuid: &str) -> Result<Option<Reported>, ApiError> {
     let mut news = world.hub.subscribe();
     if !world.hub.ask_report(HostId(host)) {
         return Err(ApiError::unavailable("the host isn't connected here"));

@@ -79,7 +79,7 @@ impl Job for Start {
             }),
         )?;
         let spec = boot::spec(&vm, placed.generation, &nics.nics, &disks.disks);
-        ctx.call("start", Some(Undo::Domain { host, generation: placed.generation }), |call| {
+        ctx.call("boot", Some(Undo::Domain { host, generation: placed.generation }), |call| {
             let (world, body) = (world.clone(), command::Body::StartVm(StartVm { vm: Some(spec.clone()) }));
             async move { world.on_host(host, Some(call.key()), false, body).await }
         })

@@ -2,7 +2,7 @@
 
 use super::boot;
 use super::deploy::row;
-use super::{VmWorld, usage, view};
+use super::{VmWorld, power, usage, view};
 use crate::store::{placement as hosts, vms};
 use contract::ApiError;
 use contract_agent::{Command, StopVm, command};
@@ -26,7 +26,7 @@ pub struct Stop {
 /// What a stop takes back when it fails.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Undo {
-    /// The state `Stopping`: what the host reports next decides what it really is.
+    /// The state `Stopping`: the host is asked what the VM really is.
     Stopping,
 }
 
@@ -54,9 +54,9 @@ impl Job for Stop {
         .await
     }
 
-    async fn undo(self, _world: Arc<VmWorld>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
+    async fn undo(self, world: Arc<VmWorld>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
         let Undo::Stopping = undo;
-        jobs::undo_step!(cx, |tx| resume(tx, self.vm).await).await
+        take_back(&world, self.vm, &cx).await
     }
 
     async fn abort(self, _world: Arc<VmWorld>, _error: &ApiError, _tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {
@@ -86,10 +86,22 @@ pub async fn begin(ctx: &Ctx, vm: i64) -> Result<bool, ApiError> {
     .await
 }
 
-/// Takes back [`begin`].
-pub async fn resume(tx: &mut Tx, vm: i64) -> Result<(), ApiError> {
-    vms::transit(tx, vm, &[VmState::Stopping], VmState::Running).await?;
-    Ok(())
+/// Takes back [`begin`]: a VM that its host doesn't run any more is Stopped, any other one Running again.
+pub async fn take_back(world: &VmWorld, vm: i64, cx: &UndoCx) -> Result<(), ApiError> {
+    let row = row(world, vm).await?;
+    // A host that doesn't answer now reports when it can, and is heeded then.
+    let off = match row.host_id {
+        Some(host) => power::fresh(world, host, &row.uuid).await.is_ok_and(|state| power::is_off(state.as_ref())),
+        None => false,
+    };
+    jobs::undo_step!(cx, |tx| {
+        if row.state == VmState::Stopping && off {
+            return self::off(world, tx, &row, VmState::Stopped).await;
+        }
+        vms::transit(tx, vm, &[VmState::Stopping], VmState::Running).await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Stops the VM on its host and tells the network. With `forced`, a host that is away owes the stop.

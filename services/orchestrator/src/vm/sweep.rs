@@ -3,7 +3,7 @@
 
 use super::expunge::Expunge;
 use super::{VmWorld, claim, view};
-use crate::store::vms;
+use crate::store::vms::{self, VmRow};
 use config::keys;
 use contract::{ApiError, Request as _};
 use contract_compute::ExpungeVirtualMachineRequest;
@@ -32,29 +32,8 @@ pub async fn run(world: VmWorld, term: Term) {
 
 async fn round(world: &VmWorld, term: &Term) -> Result<(), ApiError> {
     let delay = world.node.settings.get(keys::EXPUNGE_DELAY).max(0);
-    let db = &world.node.db;
-    let caller = rpc::cx::system_caller();
-    for vm in vms::to_expunge(db, now_micros() - delay * 1_000_000, BATCH).await? {
-        let ticket = world.jobs.ticket().await?;
-        let accepted = store::tx!(db, "sweep", |tx| {
-            term.fence(tx).await?;
-            // Whoever works on the VM now may recover it: the next round looks again.
-            jobs::claims::free(tx, &[claim(vm.id)]).await?;
-            let accept = Accept {
-                job: Expunge { vm: vm.id },
-                caller: caller.clone(),
-                command: ExpungeVirtualMachineRequest::COMMAND,
-                owner: vm.owner.clone(),
-                instance: Some(("VirtualMachine".to_owned(), vm.uuid.clone())),
-                claims: vec![claim(vm.id)],
-                custom_id: None,
-                description: format!("Expunging VM: {}", view::label(&vm)),
-                entity_id: None,
-            };
-            world.jobs.accept(tx, ticket.clone(), accept).await
-        })
-        .await;
-        if let Err(e) = accepted {
+    for vm in vms::to_expunge(&world.node.db, now_micros() - delay * 1_000_000, BATCH).await? {
+        if let Err(e) = expunge(world, &vm, Some(term)).await {
             if term.is_lost() {
                 return Err(e);
             }
@@ -62,4 +41,33 @@ async fn round(world: &VmWorld, term: &Term) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Accepts the job that ends a destroyed VM.
+///
+/// # Errors
+/// When another job owns it, or `term` is over.
+pub async fn expunge(world: &VmWorld, vm: &VmRow, term: Option<&Term>) -> Result<(), ApiError> {
+    let ticket = world.jobs.ticket().await?;
+    let caller = rpc::cx::system_caller();
+    store::tx!(world.node.db, "sweep", |tx| {
+        if let Some(term) = term {
+            term.fence(tx).await?;
+        }
+        // Whoever works on the VM now may recover it: the next round looks again.
+        jobs::claims::free(tx, &[claim(vm.id)]).await?;
+        let accept = Accept {
+            job: Expunge { vm: vm.id },
+            caller: caller.clone(),
+            command: ExpungeVirtualMachineRequest::COMMAND,
+            owner: vm.owner.clone(),
+            instance: Some(("VirtualMachine".to_owned(), vm.uuid.clone())),
+            claims: vec![claim(vm.id)],
+            custom_id: None,
+            description: format!("Expunging VM: {}", view::label(vm)),
+            entity_id: None,
+        };
+        world.jobs.accept(tx, ticket.clone(), accept).await.map(drop)
+    })
+    .await
 }

@@ -32,7 +32,7 @@ pub async fn all(db: &Db, listed: Vec<Listed>, caller: &Caller) -> Result<Vec<Vi
     let (mut nics, mut found_tags, pending) = tokio::try_join!(
         async { Ok::<_, ApiError>(rows::nics(db, &ids).await?) },
         async { Ok(tags::of(db, "UserVm", ids.iter().copied()).await?) },
-        async { Ok(jobs::view::pending(db, &uuids).await?) },
+        jobs::view::pending(db, &uuids),
     )?;
     Ok(listed
         .into_iter()

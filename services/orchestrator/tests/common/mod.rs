@@ -136,12 +136,8 @@ impl Cloud {
     pub async fn zone(&self, name: &str, octet: u8) -> Place {
         let root = root();
         let zone = self.zones().create(rpc::cx::request(&root, new_zone(name))).await.unwrap().into_inner();
-        let pod = self
-            .pods()
-            .create(rpc::cx::request(&root, new_pod("POD0", zone.id(), octet)))
-            .await
-            .unwrap()
-            .into_inner();
+        let pod =
+            self.pods().create(rpc::cx::request(&root, new_pod("POD0", zone.id(), octet))).await.unwrap().into_inner();
         let cluster = self.add_cluster(zone.id(), pod.id(), "C0").await.unwrap();
         Place { zone, pod, cluster }
     }
@@ -344,7 +340,7 @@ pub async fn insert(db: &Db, table: &str, row: &[(&str, Value)]) {
     let columns: Vec<&str> = row.iter().map(|(c, _)| *c).collect();
     let sql = Sql::new(&format!("INSERT INTO {table} ({}) VALUES ", columns.join(", ")));
     let sql = sql.tuple(row.iter().map(|(_, v)| v.clone()));
-    store::tx!(db, "test-row", |tx| Ok::<_, store::Error>(tx.exec(sql.clone()).await?)).await.unwrap();
+    store::tx!(db, "test-row", |tx| tx.exec(sql.clone()).await).await.unwrap();
 }
 
 async fn tenants(db: &Db) {

@@ -1,7 +1,7 @@
 //! Requests that break what the contract declares: the error is known to the letter.
 
 use contract::api::Ref;
-use contract::{CommandInfo, Execution, ParamInfo, WireType};
+use contract::{CommandInfo, ParamInfo, WireType};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
@@ -44,7 +44,8 @@ impl Faulty<'_> {
     }
 
     fn missing(&self) -> Vec<Case> {
-        let text = format!("Unable to execute API command {} due to missing parameter {}", self.command(), self.param.name);
+        let text =
+            format!("Unable to execute API command {} due to missing parameter {}", self.command(), self.param.name);
         let params = self.base.params.clone();
         if !self.param.required {
             return Vec::new();
@@ -72,13 +73,17 @@ impl Faulty<'_> {
     /// Values that aren't of the type.
     fn values(&self) -> Vec<Case> {
         let (fault, pool): (&'static str, &[&str]) = match self.param.kind {
-            WireType::Integer => ("no integer", &["12x", "x", "1.5", "2147483648", "-2147483649", "0x10", "1,000", "--1", " 1"]),
+            WireType::Integer => {
+                ("no integer", &["12x", "x", "1.5", "2147483648", "-2147483649", "0x10", "1,000", "--1", " 1"])
+            }
             WireType::Long => {
                 ("no long", &["", "  ", "x", "1e3", "9223372036854775808", "-9223372036854775809", "1L", "12 ", "½"])
             }
             WireType::Short => ("no short", &["", " ", "32768", "-32769", "x", "1.0"]),
             WireType::Float | WireType::Double => ("no number", &["x", "1,5", "1e999", "0x1g", "1.2.3", "--1"]),
-            WireType::Date => ("no date", &["", "yesterday", "2026-13-01", "2026-02-30", "01.02.2026", "2026-01-01T00:00:00"]),
+            WireType::Date => {
+                ("no date", &["", "yesterday", "2026-13-01", "2026-02-30", "01.02.2026", "2026-01-01T00:00:00"])
+            }
             WireType::DateTime | WireType::DateTimeEnd => {
                 ("no date", &["", "now", "2026-02-29", "2026-01-01 25:00:00", "2026-01-01 10:00", "2026-1"])
             }
@@ -127,11 +132,19 @@ impl Faulty<'_> {
         if self.param.positive && !self.param.refused {
             let numeric = !matches!(self.param.kind, WireType::String | WireType::Uuid);
             for value in if numeric { &["0", "-1", "-2147483648"][..] } else { &["0"] } {
-                out.push(self.case("not positive", value, Expect::request(format!("Invalid value provided for API arg: {name}"))));
+                out.push(self.case(
+                    "not positive",
+                    value,
+                    Expect::request(format!("Invalid value provided for API arg: {name}")),
+                ));
             }
         }
         if self.param.not_empty && !self.param.refused && self.param.kind == WireType::String {
-            out.push(self.case("empty", "", Expect::request(format!("Empty or null value provided for API arg: {name}"))));
+            out.push(self.case(
+                "empty",
+                "",
+                Expect::request(format!("Empty or null value provided for API arg: {name}")),
+            ));
         }
         out
     }
@@ -151,8 +164,11 @@ impl Faulty<'_> {
             pool.extend(["0", "-2"]);
         }
         let list = self.param.kind == WireType::UuidList;
-        let mut out: Vec<Case> =
-            pool.iter().filter(|v| !list || !v.contains(',')).map(|v| self.case("unknown id", v, self.not_found(v))).collect();
+        let mut out: Vec<Case> = pool
+            .iter()
+            .filter(|v| !list || !v.contains(','))
+            .map(|v| self.case("unknown id", v, self.not_found(v)))
+            .collect();
         if let Some(known) = self.actor.id(self.param.reference)
             && list
         {
@@ -262,7 +278,8 @@ impl Faulty<'_> {
                 continue;
             }
             if matches!(key.kind, WireType::Integer | WireType::Long | WireType::Short) {
-                let text = format!("Unable to execute API command {command} due to invalid value x for parameter {path}");
+                let text =
+                    format!("Unable to execute API command {command} due to invalid value x for parameter {path}");
                 add("sub-key no number", Some("x"), text);
             }
             if key.reference != Ref::None && self.base.resolves {
@@ -287,12 +304,12 @@ fn of_the_whole(info: &CommandInfo, actor: &Actor) -> Vec<Case> {
     };
     let text = "Received value \u{2} for parameter nosuchparameter is invalid, contains illegal ASCII non-printable characters";
     add("control character", "nosuchparameter", "\u{2}", Expect::request(text.into()));
-    if info.execution != Execution::Sync {
-        let text = format!(
-            "Unable to execute API command {} due to invalid value mine for parameter customjobid",
-            info.name.to_lowercase()
-        );
-        add("custom job id", "customjobid", "mine", Expect::request(text));
+    for name in ["customid", "customjobid"] {
+        if info.param(name).is_some_and(|p| p.is_for(actor.role) && !p.refused) {
+            let command = info.name.to_lowercase();
+            let text = format!("Unable to execute API command {command} due to invalid value mine for parameter {name}");
+            add("chosen id", name, "mine", Expect::request(text));
+        }
     }
     let paged = info.param("page").is_some() && info.param("pagesize").is_some();
     if paged && base.resolves && super::reads(info) {
@@ -304,10 +321,7 @@ fn of_the_whole(info: &CommandInfo, actor: &Actor) -> Vec<Case> {
         };
         add(&[("page", "1")], request("\"pagesize\" parameter is required when \"page\" is specified"));
         add(&[("pagesize", "10")], request("\"page\" parameter is required when \"pagesize\" is specified"));
-        add(
-            &[("page", "1"), ("pagesize", "501")],
-            value("Page size can't exceed max allowed page size value: 500"),
-        );
+        add(&[("page", "1"), ("pagesize", "501")], value("Page size can't exceed max allowed page size value: 500"));
         add(
             &[("page", "1"), ("pagesize", "-1")],
             value("Can't specify page parameter when pagesize is -1 (Unlimited)"),

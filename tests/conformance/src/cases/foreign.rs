@@ -42,7 +42,7 @@ pub fn foreign(info: &CommandInfo, actor: &Actor, victim: &Victim) -> Vec<Case> 
         for (fault, value) in forms {
             let expect = match param.access {
                 Access::Nothing if reads(info) => Expect::Hidden(secrets(victim, &value)),
-                Access::Nothing => Expect::Refused,
+                Access::Nothing => Expect::RefusedHiding(secrets(victim, &value)),
                 Access::Use | Access::Operate => Expect::Error {
                     code: 531,
                     cs_code: Some(4365),

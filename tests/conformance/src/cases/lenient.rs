@@ -46,7 +46,21 @@ fn odd(kind: WireType, reference: Ref) -> Vec<&'static str> {
     match kind {
         _ if reference != Ref::None => vec!["", "-1", "x", ",", "1", "00000000-0000-0000-0000-000000000000"],
         WireType::String => {
-            vec!["", " ", "%", "_", "' OR 1=1 --", "\\", "ä\u{30}\u{308}𝄞", "null", "\r\n", "<b>&amp;\"", "*", "${jndi:x}", "-1"]
+            vec![
+                "",
+                " ",
+                "%",
+                "_",
+                "' OR 1=1 --",
+                "\\",
+                "ä\u{30}\u{308}𝄞",
+                "null",
+                "\r\n",
+                "<b>&amp;\"",
+                "*",
+                "${jndi:x}",
+                "-1",
+            ]
         }
         WireType::Boolean => vec!["", "TRUE", "maybe", "1", "yes"],
         WireType::Integer => vec!["", " ", "-1", "0", "-2147483648", "2147483647", "+5"],

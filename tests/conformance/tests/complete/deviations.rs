@@ -14,7 +14,11 @@ const DELIBERATE: &[(&[&str], &str, &str)] = &[
     ),
     (&["UserVmResponse.ostypeid"], "type", "the UUID, as clients expect it (compatibility, S2)"),
     (
-        &["deployVirtualMachine.affinitygroupnames", "deployVirtualMachine.securitygroupnames", "updateVirtualMachine.securitygroupnames"],
+        &[
+            "deployVirtualMachine.affinitygroupnames",
+            "deployVirtualMachine.securitygroupnames",
+            "updateVirtualMachine.securitygroupnames",
+        ],
         "access",
         "names, and refused: there is nothing yet whose access could be checked",
     ),
@@ -25,7 +29,11 @@ const DELIBERATE: &[(&[&str], &str, &str)] = &[
     ),
     (&["listIsos.id"], "reference", "the id of an ISO: that of a template names nothing here"),
     (&["listRouters.id"], "reference", "the id of a router: 4.11 keeps routers and virtual machines in one table"),
-    (&["listVolumes.storageid"], "reference", "a STRING in 4.11, but the id of a pool all the same: an unknown one is told"),
+    (
+        &["listVolumes.storageid"],
+        "reference",
+        "a STRING in 4.11, but the id of a pool all the same: an unknown one is told",
+    ),
     (&["login.domainId"], "type", "a UUID or a number (api/README, \"Login session\")"),
     (&["updateStoragePool"], "event", "ENABLE.PS or DISABLE.PS, by `enabled`: the handler records it"),
 ];

@@ -74,6 +74,11 @@ fn contract_is_complete() {
     println!("{} commands, {} deliberate deviations", declared.len(), deliberate.len());
     let stale = deviations::stale(&findings);
     let text = |lines: Vec<String>| lines.join("\n  ");
-    assert!(left.is_empty(), "{} deviations without a reason:\n  {}", left.len(), text(left.iter().map(ToString::to_string).collect()));
+    assert!(
+        left.is_empty(),
+        "{} deviations without a reason:\n  {}",
+        left.len(),
+        text(left.iter().map(ToString::to_string).collect())
+    );
     assert!(stale.is_empty(), "deviations that are none any more:\n  {}", text(stale));
 }

@@ -25,7 +25,8 @@ pub fn pairs<'a>(command: &'a Declared, expected: &'a Command) -> BTreeMap<Strin
         out.insert(param.name.to_string(), Pair { field: Some(field), declared: Some(param), expected: None });
     }
     for param in &expected.params {
-        out.entry(param.name.clone()).or_insert(Pair { field: None, declared: None, expected: None }).expected = Some(param);
+        out.entry(param.name.clone()).or_insert(Pair { field: None, declared: None, expected: None }).expected =
+            Some(param);
     }
     out
 }
@@ -58,7 +59,11 @@ pub fn compare(pair: &Pair<'_>, at: &mut Place<'_>) {
     at.same("positive", declared.positive, expected.validations.iter().any(|v| v == "PositiveNumber"));
     at.same("not_empty", declared.not_empty, expected.validations.iter().any(|v| v == "NotNullOrEmpty"));
     at.same("map_first_only", declared.map_first_only, expected.map_first_only);
-    at.same("not_on_integration_port", declared.not_on_integration_port, expected.accepted_on_admin_port == Some(false));
+    at.same(
+        "not_on_integration_port",
+        declared.not_on_integration_port,
+        expected.accepted_on_admin_port == Some(false),
+    );
     let default = expected.default.as_ref().map(|d| d.as_str().map_or_else(|| d.to_string(), str::to_owned));
     if let Some(default) = default {
         at.same("default", declared.default.as_ref(), default.as_str());

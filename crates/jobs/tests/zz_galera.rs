@@ -1,0 +1,41 @@
+#![allow(clippy::unwrap_used)]
+use store::{Db, DbConfig, Error, Sql};
+use testkit::Galera;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn halves() {
+    let cluster = Galera::start(2).await;
+    let name = cluster.fresh_name();
+    let dbs = [Db::connect(&DbConfig::new(cluster.url(0, &name))).await.unwrap(), Db::connect(&DbConfig::new(cluster.url(1, &name))).await.unwrap()];
+    store::tx!(dbs[0], "t", |tx| {
+        for s in ["CREATE TABLE a (id BIGINT PRIMARY KEY)", "CREATE TABLE b (id BIGINT PRIMARY KEY)", "CREATE TABLE c (id BIGINT PRIMARY KEY)", "CREATE TABLE hot (id BIGINT PRIMARY KEY, n BIGINT)", "INSERT INTO hot VALUES (1, 0)"] { tx.exec(s).await?; }
+        Ok::<_, Error>(())
+    }).await.unwrap();
+    let start = std::time::Instant::now();
+    let run = (0..8i64).map(|w| { let dbs = dbs.clone(); tokio::spawn(async move {
+        for i in 0..400 {
+            let id = w * 1000 + i;
+            let db = &dbs[(w % 2) as usize];
+            let mut tries = 0;
+            let r = store::tx!(db, "t", |tx| {
+                tries += 1;
+                tx.exec(Sql::new("INSERT INTO a VALUES (?)").bind(id)).await?;
+                match tx.exec(Sql::new("INSERT INTO c VALUES (?)").bind(i % 5)).await {
+                    Ok(_) => {}
+                    Err(Error::Unique { .. }) => { tx.exec(Sql::new("DELETE FROM c WHERE id = ?").bind(i % 5)).await?; }
+                    Err(e) => return Err(e),
+                }
+                tx.exec("UPDATE hot SET n = n + 1 WHERE id = 1").await?;
+                tx.exec(Sql::new(&format!("INSERT INTO b VALUES (?) /* {id}.{tries} */")).bind(id)).await?;
+                Ok::<_, Error>(())
+            }).await;
+            if let Err(e) = r { eprintln!("{id}: {e} after {tries}"); }
+        }
+    })});
+    for r in run.collect::<Vec<_>>() { r.await.unwrap(); }
+    for (what, sql) in [("a without b", "SELECT COUNT(*) FROM a WHERE id NOT IN (SELECT id FROM b)"), ("b without a", "SELECT COUNT(*) FROM b WHERE id NOT IN (SELECT id FROM a)"), ("a", "SELECT COUNT(*) FROM a"), ("hot", "SELECT n FROM hot")] {
+        let n: i64 = dbs[0].one(Sql::new(sql)).await.unwrap().at(0).unwrap();
+        eprintln!("{what}: {n}");
+    }
+    eprintln!("retries {} {} took {:?}", dbs[0].stats().retries, dbs[1].stats().retries, start.elapsed());
+}

@@ -1,0 +1,90 @@
+//! Every job of virtual machines, failed and killed at every step and every undo, against the real services and the
+//! simulator: what is left must be as before, or as after.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod scenario;
+mod template;
+mod world;
+
+use contract_compute::virtual_machines_client::VirtualMachinesClient;
+use contract_compute::{
+    DeployVirtualMachineRequest, DestroyVirtualMachineRequest, ExpungeVirtualMachineRequest,
+    RebootVirtualMachineRequest, StartVirtualMachineRequest, StopVirtualMachineRequest,
+};
+use jobs::harness::prove;
+use scenario::{Outcome, VmScenario};
+use template::{GONE, OFF, RUNNING, Template};
+
+async fn proved(scenario: VmScenario, steps: &[&str]) {
+    let proof = prove(&scenario, steps).await.unwrap_or_else(|why| panic!("{why}"));
+    println!("{} runs over {} points", proof.runs, proof.points.len());
+}
+
+async fn deploy(start: bool, steps: &[&str]) {
+    let template = Template::shared().await;
+    let scenario = VmScenario::new(template, Outcome::AsBeforeAndError, move |mut client, ids, call| {
+        Box::pin(async move {
+            let request = DeployVirtualMachineRequest {
+                zone_id: Some(ids.zone),
+                service_offering_id: Some(ids.offering),
+                template_id: Some(ids.template),
+                network_ids: vec![ids.network],
+                name: Some("new".into()),
+                start_vm: Some(start),
+                ..Default::default()
+            };
+            client.deploy(call.request(request)).await
+        })
+    });
+    proved(scenario, steps).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deploying() {
+    deploy(true, &["place", "nics", "disks", "boot"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deploying_without_start() {
+    deploy(false, &["nics", "disks"]).await;
+}
+
+macro_rules! on_vm {
+    ($(#[$meta:meta])* $name:ident, $vm:expr, $outcome:expr, $steps:expr, |$client:ident, $id:ident| $request:expr, $method:ident) => {
+        $(#[$meta])*
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let template = Template::shared().await;
+            let scenario = VmScenario::new(template, $outcome, |mut $client: VirtualMachinesClient<_>, ids, call| {
+                Box::pin(async move {
+                    let $id = Some(ids.vm($vm));
+                    $client.$method(call.request($request)).await
+                })
+            });
+            proved(scenario, $steps).await;
+        }
+    };
+}
+
+on_vm!(starting, OFF, Outcome::AsBefore, &["place", "nics", "disks", "boot"], |client, id| {
+    StartVirtualMachineRequest { id, ..Default::default() }
+}, start);
+on_vm!(stopping, RUNNING, Outcome::AsBeforeOrStopped, &["stopping", "stop", "unplug"], |client, id| {
+    StopVirtualMachineRequest { id, ..Default::default() }
+}, stop);
+on_vm!(rebooting, RUNNING, Outcome::AsBefore, &["check", "reboot"], |client, id| {
+    RebootVirtualMachineRequest { id, ..Default::default() }
+}, reboot);
+on_vm!(destroying, RUNNING, Outcome::AnyStage, &["stopping", "stop", "unplug", "destroyed", "limits"], |client, id| {
+    DestroyVirtualMachineRequest { id, ..Default::default() }
+}, destroy);
+on_vm!(
+    /// Beyond the point of no return a failure leaves the machine Destroyed, and the sweep ends it.
+    destroying_and_expunging, RUNNING, Outcome::Forward(RUNNING),
+    &["stopping", "stop", "unplug", "destroyed", "limits", "nics", "disks"], |client, id| {
+        DestroyVirtualMachineRequest { id, expunge: Some(true), ..Default::default() }
+    }, destroy
+);
+on_vm!(expunging, GONE, Outcome::Forward(GONE), &["expunging", "nics", "disks"], |client, id| {
+    ExpungeVirtualMachineRequest { id, ..Default::default() }
+}, expunge);

@@ -1,0 +1,118 @@
+//! A small zone, built once through the public API and copied for each run.
+
+use arcus::api_client::ApiClient;
+use arcus::stack::{Stack, StackOptions};
+use arcus::zone;
+use contract::secret::Secret;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// Names of its machines, by what they are.
+pub const RUNNING: &str = "t-first";
+pub const OFF: &str = "off";
+pub const GONE: &str = "gone";
+
+/// What requests name.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    pub zone: String,
+    pub template: String,
+    pub offering: String,
+    pub network: String,
+    vms: BTreeMap<String, String>,
+}
+
+impl Ids {
+    pub fn vm(&self, name: &str) -> String {
+        self.vms[name].clone()
+    }
+}
+
+pub struct Template {
+    dir: TempDir,
+    pub ids: Ids,
+}
+
+static SHARED: OnceCell<Template> = OnceCell::const_new();
+
+impl Template {
+    pub async fn shared() -> &'static Template {
+        SHARED.get_or_init(Template::build).await
+    }
+
+    async fn build() -> Template {
+        // `ARCUS_LOG=debug` shows what the services say; the guard of a process-wide subscriber may go.
+        let quiet = telemetry::Options { filter: Some("error".into()), ..telemetry::Options::default() };
+        std::mem::forget(telemetry::init(&quiet));
+        let dir = testkit::temp_dir();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let options = StackOptions {
+            data_dir: dir.path().to_owned(),
+            database: None,
+            etcd: Vec::new(),
+            api: any,
+            grpc: any,
+            agents: any,
+            metrics: any,
+            admin_password: Secret::new("password".to_owned()),
+        };
+        let stack = Stack::start(options).await.unwrap();
+        let endpoint = format!("http://{}/client/api", stack.api);
+        let api = ApiClient::new(&endpoint, &stack.keys.0, stack.keys.1.expose());
+        zone::build(&api, "t", 2, |_| {}).await.unwrap();
+        let mut ids = Ids {
+            zone: first(&api, "listZones", "zone", &[]).await,
+            template: first(&api, "listTemplates", "template", &[("templatefilter", "featured")]).await,
+            offering: first(&api, "listServiceOfferings", "serviceoffering", &[("name", "Small Instance")]).await,
+            network: first(&api, "listNetworks", "network", &[]).await,
+            vms: BTreeMap::new(),
+        };
+        for name in [OFF, GONE] {
+            let params = [
+                ("zoneid", ids.zone.as_str()),
+                ("templateid", &ids.template),
+                ("serviceofferingid", &ids.offering),
+                ("networkids", &ids.network),
+                ("name", name),
+            ];
+            api.run("deployVirtualMachine", &params).await.unwrap();
+        }
+        let listed = api.call("listVirtualMachines", &[("listall", "true")]).await.unwrap();
+        for vm in listed.get("virtualmachine").and_then(Value::as_array).unwrap() {
+            let text = |key: &str| vm.get(key).and_then(Value::as_str).unwrap().to_owned();
+            ids.vms.insert(text("name"), text("id"));
+        }
+        api.run("stopVirtualMachine", &[("id", &ids.vm(OFF))]).await.unwrap();
+        api.run("destroyVirtualMachine", &[("id", &ids.vm(GONE))]).await.unwrap();
+        stack.shut_down().await;
+        Template { dir, ids }
+    }
+
+    /// A copy of its data folder.
+    pub fn copy(&self) -> TempDir {
+        let copy = testkit::temp_dir();
+        copy_folder(self.dir.path(), copy.path());
+        copy
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target: PathBuf = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+async fn first(api: &ApiClient, command: &str, key: &str, params: &[(&str, &str)]) -> String {
+    let answer = api.call(command, params).await.unwrap();
+    answer.pointer(&format!("/{key}/0/id")).and_then(Value::as_str).unwrap().to_owned()
+}
