@@ -24,10 +24,9 @@ impl Identity {
         if reaches {
             return Ok(());
         }
-        Err(ApiError::permission(format!(
-            "{} does not have permission to operate within domain id={}",
-            caller.account_name, domain.uuid
-        )))
+        // Nothing about a domain that the caller doesn't know: it may have named it by its number.
+        let text = format!("{} does not have permission to operate within that domain", caller.account_name);
+        Err(ApiError::permission(text))
     }
 
     /// Whether the caller may change an account: it is within reach, isn't the system's, and is no more powerful.

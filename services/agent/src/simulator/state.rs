@@ -89,7 +89,8 @@ impl Host {
         HostFacts {
             name: self.spec.name.clone(),
             hypervisor: "Simulator".into(),
-            hypervisor_version: String::new(),
+            // As in 4.11, the simulator's version is that of the system.
+            hypervisor_version: env!("CARGO_PKG_VERSION").into(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             sockets: 1,
             cpus: self.spec.cpus,

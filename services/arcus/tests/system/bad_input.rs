@@ -47,6 +47,7 @@ fn fault_of(answer: &Answer, info: &CommandInfo, expect: &Expect) -> Option<Stri
     let text = inner.get("errortext").and_then(Value::as_str).unwrap_or_default();
     // Hidden details belong to faults of the system; the log tells them.
     let known = code.is_none() || matches!(answer.status, 401 | 430 | 431 | 432 | 531 | 532 | 535 | 536 | 537);
+    let refused = code.is_none() || !known && answer.status != 530 || text.is_empty();
     match expect {
         Expect::Error { code: wanted, cs_code, text: wanted_text } => {
             let cs = inner.get("cserrorcode").and_then(Value::as_i64);
@@ -65,17 +66,19 @@ fn fault_of(answer: &Answer, info: &CommandInfo, expect: &Expect) -> Option<Stri
             (plain && cs_code.is_some() && described.as_deref() != Some(text))
                 .then(|| format!("has X-Description {described:?}"))
         }
-        Expect::Refused => {
-            (code.is_none() || !known && answer.status != 530 || text.is_empty()).then(|| "should be refused".into())
-        }
+        Expect::Refused => refused.then(|| "should be refused".into()),
+        Expect::RefusedHiding(secrets) => refused.then(|| "should be refused".into()).or_else(|| told(answer, secrets)),
         Expect::Hidden(secrets) => {
-            let text = answer.text();
-            let told = secrets.iter().find(|s| text.contains(s.as_str()));
-            told.map(|s| format!("tells {s}")).or_else(|| (!known).then(|| "isn't an answer to the caller".into()))
+            told(answer, secrets).or_else(|| (!known).then(|| "isn't an answer to the caller".into()))
         }
         // A fault of the system is in the log.
         Expect::Answered => (!known && answer.status != 530).then(|| "isn't an answer to the caller".into()),
     }
+}
+
+fn told(answer: &Answer, secrets: &[String]) -> Option<String> {
+    let text = answer.text();
+    secrets.iter().find(|s| text.contains(s.as_str())).map(|s| format!("tells {s}"))
 }
 
 /// The same error as XML.

@@ -2,6 +2,7 @@
 //! simulator: what is left must be as before, or as after.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod budget;
 mod scenario;
 mod template;
 mod world;

@@ -48,20 +48,7 @@ impl Template {
         let quiet = telemetry::Options { filter: Some("error".into()), ..telemetry::Options::default() };
         std::mem::forget(telemetry::init(&quiet));
         let dir = testkit::temp_dir();
-        let any = "127.0.0.1:0".parse().unwrap();
-        let options = StackOptions {
-            data_dir: dir.path().to_owned(),
-            database: None,
-            etcd: Vec::new(),
-            api: any,
-            grpc: any,
-            agents: any,
-            metrics: any,
-            admin_password: Secret::new("password".to_owned()),
-        };
-        let stack = Stack::start(options).await.unwrap();
-        let endpoint = format!("http://{}/client/api", stack.api);
-        let api = ApiClient::new(&endpoint, &stack.keys.0, stack.keys.1.expose());
+        let (stack, api) = open(dir.path()).await;
         zone::build(&api, "t", 2, |_| {}).await.unwrap();
         let mut ids = Ids {
             zone: first(&api, "listZones", "zone", &[]).await,
@@ -97,6 +84,25 @@ impl Template {
         copy_folder(self.dir.path(), copy.path());
         copy
     }
+}
+
+/// The whole system on a data folder, with a client.
+pub async fn open(dir: &Path) -> (Stack, ApiClient) {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let options = StackOptions {
+        data_dir: dir.to_owned(),
+        database: None,
+        etcd: Vec::new(),
+        api: any,
+        grpc: any,
+        agents: any,
+        metrics: any,
+        admin_password: Secret::new("password".to_owned()),
+    };
+    let stack = Stack::start(options).await.unwrap();
+    let endpoint = format!("http://{}/client/api", stack.api);
+    let api = ApiClient::new(&endpoint, &stack.keys.0, stack.keys.1.expose());
+    (stack, api)
 }
 
 fn copy_folder(from: &Path, to: &Path) {

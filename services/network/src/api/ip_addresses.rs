@@ -109,7 +109,7 @@ impl IpAddresses for Api {
             return Err(refuse(format!("Ip Address {} is free already: nobody has it", ip.ip)).into());
         }
         if !model::entity::allowed(&cx.caller, entity, Access::Operate) {
-            return Err(ApiError::permission(format!("Ip Address {} belongs to somebody else", ip.ip)).into());
+            return Err(ApiError::permission("that address belongs to somebody else").into());
         }
         if ip.is_source_nat {
             return Err(
@@ -140,8 +140,7 @@ async fn target(world: &World, cx: &Cx, req: &AssociateIpAddressRequest) -> Resu
     let db = &world.node.db;
     if let Some(entity) = cx.refs.living("networkid")? {
         if !model::entity::allowed(&cx.caller, entity, Access::Operate) {
-            return Err(ApiError::permission("you may not acquire addresses for that network".to_owned())
-                .with_entity(&entity.uuid, "networkid"));
+            return Err(ApiError::permission("you may not acquire addresses for that network"));
         }
         return world.views.fresh(db, entity.id).await;
     }

@@ -17,9 +17,7 @@ impl Nics for Api {
         let db = &world.node.db;
         let vm = cx.refs.one("virtualmachineid").ok_or_else(|| ApiError::empty_param("virtualmachineid"))?;
         if !model::entity::allowed(&cx.caller, vm, Access::Operate) {
-            return Err(ApiError::permission("the virtual machine belongs to somebody else".to_owned())
-                .with_entity(&vm.uuid, "virtualmachineid")
-                .into());
+            return Err(ApiError::permission("the virtual machine belongs to somebody else").into());
         }
         let page = world.page(req.page, req.page_size)?;
         let nic = cx.refs.one("nicid").map(|e| e.id);

@@ -151,6 +151,8 @@ pub fn shown(h: HostRow, details: Details) -> Host {
             ..OutOfBandManagement::default()
         }),
         resource_state: Some(h.resource_state.to_string()),
+        // 4.11 writes a number even where no capacity was asked for.
+        memory_allocated: Some(0),
         ..Host::default()
     };
     if details.names {

@@ -357,11 +357,12 @@ fn check_networks(networks: &[NetworkFacts], ids: &[i64], zone: i64, owner: &Own
         }
         let network = networks.iter().find(|n| n.id == *id);
         let network = network.ok_or_else(|| ApiError::param("Unable to find network by id"))?;
+        if !network.admits(owner) {
+            // Not its name: who may not use it may not learn it either.
+            return Err(ApiError::permission(format!("the account may not use the network given as number {}", i + 1)));
+        }
         if network.zone_id != zone {
             return Err(ApiError::param(format!("Network {} belongs to another zone than the virtual machine", network.name)));
-        }
-        if !network.admits(owner) {
-            return Err(ApiError::permission(format!("the account may not use network {}", network.name)));
         }
     }
     Ok(())

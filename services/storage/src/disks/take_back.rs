@@ -85,6 +85,9 @@ pub async fn expunge(
             left.push(v.uuid.clone());
         }
     }
+    // Before the commit: a call that is cut off right after it would not come here again. A repeat gives back nothing.
+    let gone: Vec<String> = roots.iter().map(|v| v.uuid.clone()).collect();
+    limits::give_back(s, caller, &gone).await;
     let answer = jobs::effect!(*db, *key, |tx| {
         let mut facts = Vec::new();
         for v in &roots {
@@ -101,8 +104,6 @@ pub async fn expunge(
         Ok(DisksResponse::default())
     })
     .await?;
-    let gone: Vec<String> = roots.into_iter().map(|v| v.uuid).collect();
-    limits::give_back(s, caller, &gone).await;
     Ok(answer)
 }
 

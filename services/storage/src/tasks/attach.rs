@@ -74,7 +74,7 @@ pub async fn check(s: &Storage, cx: &Cx, req: &AttachVolumeRequest) -> Result<(V
     let volume = super::volume(s, cx.refs.need("id")?).await?;
     let vm = super::vm(s, cx.refs.need("virtualmachineid")?).await?;
     if !model::scope::may_act_for(&cx.caller, &volume.owner) {
-        return Err(ApiError::permission(format!("you may not act on volume {}", volume.name)));
+        return Err(ApiError::permission("you may not act on that volume"));
     }
     check_pair(s, &volume, &vm).await?;
     if let Some(device) = req.device_id {

@@ -50,7 +50,7 @@ pub async fn check(s: &Storage, cx: &Cx, req: &DetachVolumeRequest) -> Result<(V
         }
     };
     if !model::scope::may_act_for(&cx.caller, &row.owner) {
-        return Err(ApiError::permission(format!("you may not act on volume {}", row.name)));
+        return Err(ApiError::permission("you may not act on that volume"));
     }
     if row.is_root() {
         return Err(ApiError::param("Please specify a valid data volume: a ROOT disk can't be detached.")

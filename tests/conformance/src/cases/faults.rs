@@ -307,7 +307,8 @@ fn of_the_whole(info: &CommandInfo, actor: &Actor) -> Vec<Case> {
     for name in ["customid", "customjobid"] {
         if info.param(name).is_some_and(|p| p.is_for(actor.role) && !p.refused) {
             let command = info.name.to_lowercase();
-            let text = format!("Unable to execute API command {command} due to invalid value mine for parameter {name}");
+            let text =
+                format!("Unable to execute API command {command} due to invalid value mine for parameter {name}");
             add("chosen id", name, "mine", Expect::request(text));
         }
     }
