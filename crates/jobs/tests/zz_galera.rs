@@ -22,7 +22,11 @@ async fn halves() {
                 tx.exec(Sql::new("INSERT INTO a VALUES (?)").bind(id)).await?;
                 tx.exec(Sql::new("UPDATE hot SET n = n + 1 WHERE id = ?").bind(1 + (i + w) % 4)).await?;
                 tx.exec(Sql::new("UPDATE hot SET n = n + 1 WHERE id = 5")).await?;
-                let seen = tx.all("SELECT id, SLEEP(0.001) FROM hot").await?.len();
+                let mut seen = 0;
+                for round in 0..6 {
+                    seen += tx.all("SELECT DISTINCT n FROM hot WHERE id IN (1, 2, 3, 4)").await?.len();
+                    tx.exec(Sql::new(&format!("INSERT INTO c VALUES (?) /* {id}.{tries}.{round} */")).bind(id * 10 + round)).await?;
+                }
                 tx.exec(Sql::new(&format!("UPDATE hot /* {id}.{tries} */ SET n = n + 1 WHERE ")).in_list("id", [1 + i % 4, 5])).await?;
                 let mine = tx.all(Sql::new("SELECT id FROM a WHERE id = ?").bind(id)).await?.len();
                 if mine == 0 { eprintln!("LOST {id} {seen}"); }

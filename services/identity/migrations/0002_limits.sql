@@ -21,13 +21,16 @@ CREATE TABLE IF NOT EXISTS resource_counts (
 );
 CREATE INDEX resource_counts_owner ON resource_counts (owner_kind, owner_id);
 -- What holders ("vm:UUID", "volume:UUID") have been counted with. type -1: released for good, refuses a late reserve.
+-- reserved_by: the replica that was about to make the holder; empty once the holder has been seen in its table.
 CREATE TABLE IF NOT EXISTS limit_reservations (
   holder VARCHAR(128) NOT NULL,
   type SMALLINT NOT NULL,
   account_id BIGINT NOT NULL,
   amount BIGINT NOT NULL,
+  reserved_by VARCHAR(64) NOT NULL,
   created BIGINT NOT NULL,
   PRIMARY KEY (holder, type)
 );
+CREATE INDEX limit_reservations_unseen ON limit_reservations (reserved_by, created);
 CREATE INDEX limit_reservations_account ON limit_reservations (account_id, type);
 CREATE INDEX limit_reservations_age ON limit_reservations (created);

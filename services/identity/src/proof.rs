@@ -57,7 +57,7 @@ impl World {
             .set_domain(tx, &row, crate::resource::Resource::Instance, 5)
             .await)
         .await?;
-        identity.limits.reserve("vm:1", 3, &[(crate::resource::Resource::Instance, 2)]).await?;
+        identity.limits.reserve("vm:1", 3, &[(crate::resource::Resource::Instance, 2)], "test").await?;
         Ok(World { node, identity, _db: test_db })
     }
 }

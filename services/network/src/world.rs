@@ -81,6 +81,7 @@ impl World {
     /// 535 when a limit is reached.
     pub async fn reserve(&self, caller: &Caller, key: &str, account: i64, kind: i32) -> Result<(), ApiError> {
         let message = ReserveRequest {
+            reserver: self.node.replica.clone(),
             key: key.to_owned(),
             account_id: account,
             items: vec![ResourceAmount { r#type: kind, amount: 1 }],

@@ -28,6 +28,7 @@ pub async fn reserve(
     bytes: i64,
 ) -> Result<(), ApiError> {
     let request = ReserveRequest {
+        reserver: s.node.replica.clone(),
         key: key(volume_uuid),
         account_id: account,
         items: vec![
@@ -51,7 +52,7 @@ pub async fn resize(
     bytes: i64,
 ) -> Result<ReserveResponse, ApiError> {
     let items = vec![ResourceAmount { r#type: PRIMARY_STORAGE, amount: bytes }];
-    let request = ReserveRequest { key: key(volume_uuid), account_id: account, items };
+    let request = ReserveRequest { key: key(volume_uuid), account_id: account, items, reserver: s.node.replica.clone() };
     Ok(client(s).reserve(rpc::cx::request(caller, request)).await?.into_inner())
 }
 

@@ -189,7 +189,7 @@ async fn gets_the_promised_error_and_changes_nothing() {
     for line in log.lines().filter(|l| l.contains("panicked") || l.contains("command failed")).take(20) {
         report.failures.push(format!("the log says: {line:.600}"));
     }
-    tenants.dev.audit();
+    tenants.dev.audit().await;
     let told: Vec<String> = report.failures.iter().take(TOLD).cloned().collect();
     assert!(told.is_empty(), "{} failures:\n{}", report.failures.len(), told.join("\n"));
 }

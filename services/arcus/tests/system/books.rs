@@ -18,6 +18,9 @@ const RESTLESS: &[&str] = &[
 /// Columns that change by themselves.
 const RESTLESS_COLUMNS: &[(&str, &str)] = &[("hosts", "last_ping"), ("hosts", "disconnected"), ("agents", "last_seen")];
 
+/// Rows that are swept away some time after nobody needs them any more.
+const SWEPT: &[(&str, &str)] = &[("claims", "exclusive = 0 AND shared = 0 AND waiting = 0")];
+
 /// The rows of each table, as texts, sorted.
 #[derive(PartialEq, Eq)]
 pub struct Books(BTreeMap<String, Vec<String>>);
@@ -39,7 +42,8 @@ impl Books {
                 .filter(|c| !RESTLESS_COLUMNS.contains(&(table.as_str(), c.as_str())))
                 .map(|c| format!("'{c}=' || quote(\"{c}\")"))
                 .collect();
-            let sql = format!("SELECT {} FROM \"{table}\"", columns.join(" || ', ' || "));
+            let swept = SWEPT.iter().find(|(of, _)| *of == table).map_or("1 = 0", |(_, condition)| condition);
+            let sql = format!("SELECT {} FROM \"{table}\" WHERE NOT ({swept})", columns.join(" || ', ' || "));
             let mut rows: Vec<String> =
                 db.all(Sql::new(&sql)).await.unwrap().iter().map(|r| r.at(0).unwrap()).collect();
             rows.sort_unstable();

@@ -21,7 +21,7 @@ async fn deploys_at_once(n: usize, hosts: usize) {
         assert!(addresses.insert(address.clone()), "{address} was given twice");
     }
     dev.settle().await;
-    dev.audit();
+    dev.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -523,7 +523,7 @@ async fn recorded_answers_hold_for_form() {
         replay.replay(&file, &recording).await;
     }
     replay.dev.settle().await;
-    replay.dev.audit();
+    replay.dev.audit().await;
     println!("{asked} recordings");
     let stale = (0..MEANT.len())
         .filter(|at| !replay.used.contains(at))

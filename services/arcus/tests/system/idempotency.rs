@@ -24,5 +24,5 @@ async fn a_request_sent_three_times_makes_one_machine() {
     let refused = api.call("deployVirtualMachine", &other).await.unwrap_err().to_string();
     assert!(refused.contains("idempotency"), "{refused}");
     dev.settle().await;
-    dev.audit();
+    dev.audit().await;
 }

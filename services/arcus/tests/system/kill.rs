@@ -62,9 +62,9 @@ async fn killed_at_random_moments() {
         dev.restart().await;
         if round % 10 == 9 {
             dev.settle().await;
-            dev.audit();
+            dev.audit().await;
         }
     }
     dev.settle().await;
-    dev.audit();
+    dev.audit().await;
 }

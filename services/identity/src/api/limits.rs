@@ -10,14 +10,19 @@ use tonic::{Request, Response};
 
 /// Longest name of a holder that a row keeps.
 const HOLDER: usize = 128;
+/// Longest member id that a row keeps.
+const RESERVER: usize = 64;
 
 #[tonic::async_trait]
 impl Limits for Identity {
     async fn reserve(&self, request: Request<ReserveRequest>) -> Answer<ReserveResponse> {
         let (_, req) = self.node.rpc.enter(request).await?;
         let holder = holder(&req.key)?;
+        if req.reserver.is_empty() || req.reserver.len() > RESERVER {
+            return Err(ApiError::internal("a reservation names the replica that is about to make its holder").into());
+        }
         let items = req.items.iter().map(|i| Ok((kind(i)?, i.amount))).collect::<Result<Vec<_>, ApiError>>()?;
-        self.limits.reserve(holder, req.account_id, &items).await?;
+        self.limits.reserve(holder, req.account_id, &items, &req.reserver).await?;
         Ok(Response::new(ReserveResponse {}))
     }
 

@@ -36,11 +36,18 @@ struct Plan {
 
 impl Limits {
     /// Counts `holder` with these amounts, for an account and the domains above it; types that aren't named stay as they
-    /// are. Asking again changes nothing; other amounts replace the former ones. One commit.
+    /// are. Asking again changes nothing; other amounts replace the former ones. `reserver` is the replica that is about to
+    /// make the holder. One commit.
     ///
     /// # Errors
     /// 535 naming the limit that is short; 530 when the holder has given everything back before.
-    pub async fn reserve(&self, holder: &str, account: i64, amounts: &[(Resource, i64)]) -> Result<(), ApiError> {
+    pub async fn reserve(
+        &self,
+        holder: &str,
+        account: i64,
+        amounts: &[(Resource, i64)],
+        reserver: &str,
+    ) -> Result<(), ApiError> {
         let mut wanted: BTreeMap<i32, (Resource, i64)> = BTreeMap::new();
         for (resource, amount) in amounts {
             if *amount < 0 {
@@ -69,7 +76,7 @@ impl Limits {
             if plan.moves.is_empty() && plan.fresh.is_empty() {
                 return Ok(());
             }
-            match self.commit(holder, account, &plan).await {
+            match self.commit(holder, account, &plan, reserver).await {
                 Ok(()) => return Ok(()),
                 Err(Halt::Failed(e)) => return Err(e),
                 Err(Halt::Look) => {}
@@ -142,11 +149,11 @@ impl Limits {
         self.ceilings(&mut Source::Db(&self.node.db), &owners).await
     }
 
-    async fn commit(&self, holder: &str, account: i64, plan: &Plan) -> Result<(), Halt> {
+    async fn commit(&self, holder: &str, account: i64, plan: &Plan, reserver: &str) -> Result<(), Halt> {
         ::store::tx!(self.node.db, "reserve", |tx| {
             // Own rows first: who comes second with the same holder stops here.
             if !plan.fresh.is_empty() {
-                store::hold(tx, holder, account, &plan.fresh).await?;
+                store::hold(tx, holder, account, &plan.fresh, reserver).await?;
             }
             for (kind, old, new) in &plan.changed {
                 if !store::hold_instead(tx, holder, *kind, *old, *new).await? {

@@ -8,10 +8,14 @@ use coord::Term;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Between looks.
-const EVERY: Duration = Duration::from_secs(60);
+/// Between looks at reservations of replicas that died.
+const EVERY: Duration = Duration::from_secs(3);
+/// Looks between two at all that is old.
+const LONG: u32 = 1200;
 /// Age below which a holder may still be on its way into its table.
 pub const FRESH: Duration = Duration::from_secs(3600);
+/// The same when the replica that was to make it is gone.
+const DEAD: Duration = Duration::from_secs(3);
 /// How long a holder that ended is remembered.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Holders looked at in one go.
@@ -21,8 +25,11 @@ impl Limits {
     /// The duty: gives back what was lost, now and then, while this replica leads. Every step is conditional on what was
     /// read, so that a leader that was deposed can't do harm.
     pub async fn sweep(self, term: Term) {
+        let mut looks = 0;
         while !term.is_lost() {
-            if let Err(error) = self.round().await {
+            let all = looks % LONG == 0;
+            looks += 1;
+            if let Err(error) = self.round(all).await {
                 tracing::warn!(%error, "looking for lost reservations failed; the next round tries again");
             }
             tokio::select! {
@@ -32,11 +39,28 @@ impl Limits {
         }
     }
 
-    async fn round(&self) -> Result<(), ApiError> {
+    async fn round(&self, all: bool) -> Result<(), ApiError> {
+        self.look_at_unseen().await?;
+        if !all {
+            return Ok(());
+        }
         self.give_back_lost(None, FRESH).await?;
         let before = before(REMEMBERED);
         ::store::tx!(self.node.db, "forget-ended", |tx| store::forget_ended(tx, before).await).await?;
         Ok(())
+    }
+
+    /// Settles reservations whose holder nobody has seen: it exists, or it never will.
+    async fn look_at_unseen(&self) -> Result<(), ApiError> {
+        let live: Vec<String> = self.node.coord.members().borrow().iter().map(|m| m.id.clone()).collect();
+        let (dead, fresh) = (before(DEAD), before(FRESH));
+        let mut after = String::new();
+        loop {
+            let holders = store::unseen_holders(&self.node.db, &live, dead, fresh, &after, BATCH).await?;
+            let Some(last) = holders.last() else { return Ok(()) };
+            after.clone_from(last);
+            self.settle(holders).await?;
+        }
     }
 
     /// Gives back what holders older than `age` are counted with and that don't exist. Gives how many there were.
@@ -50,22 +74,33 @@ impl Limits {
             let holders = store::old_holders(&self.node.db, before, &after, account, BATCH).await?;
             let Some(last) = holders.last() else { return Ok(lost) };
             after.clone_from(last);
-            let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for holder in holders {
-                let kind = holder.split(':').next().unwrap_or_default().to_owned();
-                kinds.entry(kind).or_default().push(holder);
+            lost += self.settle(holders).await?;
+        }
+    }
+
+    /// Gives back what holders that don't exist are counted with, and notes the others as seen. Gives how many were lost.
+    async fn settle(&self, holders: Vec<String>) -> Result<usize, ApiError> {
+        let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for holder in holders {
+            let kind = holder.split(':').next().unwrap_or_default().to_owned();
+            kinds.entry(kind).or_default().push(holder);
+        }
+        let mut lost = 0;
+        for (kind, holders) in kinds {
+            let Some(alive) = holdings::alive(&self.node.db, &self.tables, &kind, &holders).await? else {
+                continue;
+            };
+            let (here, gone): (Vec<String>, Vec<String>) = holders.into_iter().partition(|h| alive.contains(h));
+            if !here.is_empty() {
+                ::store::tx!(self.node.db, "seen", |tx| store::seen(tx, &here).await).await?;
             }
-            for (kind, holders) in kinds {
-                let Some(alive) = holdings::alive(&self.node.db, &self.tables, &kind, &holders).await? else {
-                    continue;
-                };
-                for holder in holders.iter().filter(|h| !alive.contains(*h)) {
-                    tracing::info!(holder, "gives back the reservation of a holder that is gone");
-                    self.release(holder, &[]).await?;
-                    lost += 1;
-                }
+            for holder in gone {
+                tracing::info!(holder, "gives back the reservation of a holder that is gone");
+                self.release(&holder, &[]).await?;
+                lost += 1;
             }
         }
+        Ok(lost)
     }
 }
 

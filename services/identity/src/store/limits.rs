@@ -262,15 +262,17 @@ pub async fn held(db: &Db, holder: &str) -> Result<Held> {
     Ok(held)
 }
 
-/// Notes what a holder is counted with.
-pub async fn hold(tx: &mut Tx, holder: &str, account: i64, amounts: &[(i32, i64)]) -> Result<()> {
-    let mut sql = Sql::new("INSERT INTO limit_reservations (holder, type, account_id, amount, created) VALUES ");
+/// Notes what a holder is counted with, and which replica is about to make it.
+pub async fn hold(tx: &mut Tx, holder: &str, account: i64, amounts: &[(i32, i64)], reserver: &str) -> Result<()> {
+    let mut sql =
+        Sql::new("INSERT INTO limit_reservations (holder, type, account_id, amount, reserved_by, created) VALUES ");
     for (n, (kind, amount)) in amounts.iter().enumerate() {
         sql = sql.push(if n == 0 { "" } else { ", " }).tuple([
             Value::from(holder),
             Value::from(*kind),
             Value::from(account),
             Value::from(*amount),
+            Value::from(reserver),
             Value::from(now_micros()),
         ]);
     }
@@ -296,7 +298,7 @@ pub async fn let_go(tx: &mut Tx, holder: &str, amounts: &[(i32, i64)]) -> Result
 
 /// Refuses later reservations of the holder.
 pub async fn end(tx: &mut Tx, holder: &str, account: i64) -> Result<()> {
-    hold(tx, holder, account, &[(TOMBSTONE, 0)]).await
+    hold(tx, holder, account, &[(TOMBSTONE, 0)], "").await
 }
 
 /// One counter and what is to happen to it.
@@ -345,6 +347,35 @@ pub async fn old_holders(db: &Db, before: i64, after: &str, account: Option<i64>
         .push(" ORDER BY holder LIMIT ?")
         .bind(most);
     db.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// Holders that nobody has seen in their tables yet: of replicas other than `live` when they are older than `dead`, of
+/// any when they are older than `fresh`. Some at a time, after a name.
+pub async fn unseen_holders(
+    db: &Db,
+    live: &[String],
+    dead: i64,
+    fresh: i64,
+    after: &str,
+    most: i64,
+) -> Result<Vec<String>> {
+    let sql = Sql::new(
+        "SELECT DISTINCT holder FROM limit_reservations WHERE reserved_by > '' AND type >= 0 AND holder > ? AND (created < ? \
+         OR (created < ? AND NOT ",
+    )
+    .bind(after)
+    .bind(fresh)
+    .bind(dead)
+    .in_list("reserved_by", live.iter().map(String::as_str))
+    .push(")) ORDER BY holder LIMIT ?")
+    .bind(most);
+    db.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// These holders have been seen: from now on they are given back by whoever ends them.
+pub async fn seen(tx: &mut Tx, holders: &[String]) -> Result<()> {
+    let sql = Sql::new("UPDATE limit_reservations SET reserved_by = '' WHERE ");
+    tx.exec(sql.in_list("holder", holders.iter().map(String::as_str))).await.map(drop)
 }
 
 /// Forgets that holders ended before `before`: their late requests are past by then.

@@ -1,23 +1,25 @@
 //! A network service with real peers on the wire: hosts and limits are played by small servers of the same protocol.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
+
+mod peers;
+mod vm;
+
+pub use peers::{Counts, Hosts, Orchestrator};
+pub use vm::{VmJob, What, vm_uuid};
 
 use contract::ApiError;
 use contract::api::{Caller, RoleType};
-use contract_agent::{Command, Outcome, RouterApplied, command::Body, outcome};
-use contract_identity::limits_server::{Limits, LimitsServer};
-use contract_identity::{ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse};
-use contract_infra::host_commands_server::{HostCommands, HostCommandsServer};
-use contract_infra::placement_server::{Placement, PlacementServer};
-use contract_infra::{ExecuteRequest, ExecuteResponse, PickHostRequest, PickHostResponse};
+use contract_identity::limits_server::LimitsServer;
+use contract_infra::host_commands_server::HostCommandsServer;
+use contract_infra::placement_server::PlacementServer;
 use contract_network as net;
-use jobs::{AbortCx, Ctx, Finished, Job, Jobs, UndoCx};
+use jobs::Jobs;
 use node::Node;
 use rpc::LocalNet;
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use store::{Db, DbConfig, Migration, Sql, Tx};
-use tonic::{Request, Response, Status};
+use store::{Db, DbConfig, Migration, Sql};
+use vm::VmWorld;
 
 pub type Channel = tonic::transport::Channel;
 
@@ -34,292 +36,6 @@ const OTHERS: &[Migration] = &[
     sql!("orchestrator", "0010_vms.sql", "../../../orchestrator/migrations/0010_vms.sql"),
     sql!("identity", "0001_identity.sql", "../../../identity/migrations/0001_identity.sql"),
 ];
-
-/// A router as a host has it.
-#[derive(Clone, Debug, Default)]
-pub struct Applied {
-    pub generation: i64,
-    pub leases: BTreeMap<String, String>,
-    pub spec: contract_agent::RouterSpec,
-}
-
-/// Hosts that do what they are told.
-#[derive(Default)]
-pub struct Hosts {
-    pub routers: Mutex<HashMap<(i64, String), Applied>>,
-    pub silent: Mutex<HashSet<i64>>,
-    pub commands: Mutex<Vec<(i64, String, i64, i64)>>,
-    pub candidates: Mutex<Vec<i64>>,
-}
-
-impl Hosts {
-    pub fn on(&self, host: i64) -> Vec<String> {
-        self.routers.lock().unwrap().keys().filter(|(h, _)| *h == host).map(|(_, r)| r.clone()).collect()
-    }
-
-    pub fn router(&self, uuid: &str) -> Option<(i64, Applied)> {
-        self.routers.lock().unwrap().iter().find(|((_, r), _)| r == uuid).map(|((h, _), a)| (*h, a.clone()))
-    }
-
-    pub fn all(&self) -> Vec<(i64, String, Applied)> {
-        self.routers.lock().unwrap().iter().map(|((h, r), a)| (*h, r.clone(), a.clone())).collect()
-    }
-
-    fn run(&self, host: i64, body: Body) -> Outcome {
-        let mut routers = self.routers.lock().unwrap();
-        let body = match body {
-            Body::ApplyRouter(apply) => {
-                self.commands.lock().unwrap().push((host, apply.router_uuid.clone(), apply.base, apply.generation));
-                let key = (host, apply.router_uuid.clone());
-                let known = routers.get(&key).map_or(0, |r| r.generation);
-                let mut answer = RouterApplied { router_uuid: apply.router_uuid, ..RouterApplied::default() };
-                if apply.base > 0 && known < apply.base {
-                    answer.behind = true;
-                    answer.generation = known;
-                } else {
-                    let router = routers.entry(key).or_default();
-                    let changes = apply.changes.unwrap_or_default();
-                    if apply.base == 0 {
-                        router.leases.clear();
-                        router.spec = changes.clone();
-                    }
-                    for mac in apply.removed_leases {
-                        router.leases.remove(&mac);
-                    }
-                    for lease in changes.dhcp.into_iter().flat_map(|d| d.leases) {
-                        router.leases.insert(lease.mac, lease.ip4);
-                    }
-                    router.generation = router.generation.max(apply.generation);
-                    answer.generation = router.generation;
-                }
-                outcome::Body::Router(answer)
-            }
-            Body::RemoveRouter(remove) => {
-                routers.remove(&(host, remove.router_uuid));
-                outcome::Body::Nothing(contract_agent::Nothing {})
-            }
-            other => panic!("not a router's command: {other:?}"),
-        };
-        Outcome { body: Some(body) }
-    }
-}
-
-#[derive(Clone)]
-pub struct Orchestrator(pub Arc<Hosts>);
-
-#[tonic::async_trait]
-impl HostCommands for Orchestrator {
-    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
-        let r = request.into_inner();
-        if self.0.silent.lock().unwrap().contains(&r.host_id) {
-            return Err(ApiError::unavailable(format!("host {} isn't connected", r.host_id)).into());
-        }
-        // Something else runs meanwhile, as on a wire.
-        tokio::task::yield_now().await;
-        let Some(Command { body: Some(body) }) = r.command else { return Err(Status::invalid_argument("no command")) };
-        Ok(Response::new(ExecuteResponse { outcome: Some(self.0.run(r.host_id, body)) }))
-    }
-}
-
-#[tonic::async_trait]
-impl Placement for Orchestrator {
-    async fn pick_host(&self, request: Request<PickHostRequest>) -> Result<Response<PickHostResponse>, Status> {
-        let r = request.into_inner();
-        let silent = self.0.silent.lock().unwrap().clone();
-        let candidates = self.0.candidates.lock().unwrap().clone();
-        let found = candidates.iter().find(|h| !r.avoid_host_ids.contains(h) && !silent.contains(h));
-        match found {
-            Some(h) => Ok(Response::new(PickHostResponse {
-                host_id: *h,
-                host_uuid: format!("host-{h}"),
-                pod_id: 1,
-                cluster_id: 1,
-            })),
-            None => Err(ApiError::capacity("no host of the zone is connected".to_owned()).into()),
-        }
-    }
-}
-
-/// Counts of reservations, with one limit for all accounts.
-#[derive(Clone, Default)]
-pub struct Counts(pub Arc<Mutex<Held>>);
-
-#[derive(Default)]
-pub struct Held {
-    pub held: HashMap<String, (i64, i32)>,
-    pub gone: HashSet<String>,
-    pub most: HashMap<i32, usize>,
-}
-
-impl Counts {
-    pub fn of(&self, kind: i32) -> usize {
-        self.0.lock().unwrap().held.values().filter(|(_, k)| *k == kind).count()
-    }
-}
-
-#[tonic::async_trait]
-impl Limits for Counts {
-    async fn reserve(&self, request: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {
-        let r = request.into_inner();
-        let mut held = self.0.lock().unwrap();
-        assert!(!held.gone.contains(&r.key), "a key that was given back is reserved again");
-        let kind = r.items[0].r#type;
-        let used = held.held.values().filter(|(a, k)| *a == r.account_id && *k == kind).count();
-        if held.most.get(&kind).is_some_and(|most| used >= *most) {
-            return Err(
-                ApiError::limit("Maximum number of resources for the account has been exceeded".to_owned()).into()
-            );
-        }
-        held.held.insert(r.key, (r.account_id, kind));
-        Ok(Response::new(ReserveResponse {}))
-    }
-
-    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
-        let r = request.into_inner();
-        let mut held = self.0.lock().unwrap();
-        held.held.remove(&r.key);
-        held.gone.insert(r.key);
-        Ok(Response::new(ReleaseResponse {}))
-    }
-}
-
-/// A VM's job, as far as networks are concerned.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct VmJob {
-    pub vm: i64,
-    pub networks: Vec<i64>,
-    pub host: Option<i64>,
-    pub ip: Option<String>,
-    pub mac: Option<String>,
-    pub account: (i64, i64, String),
-    pub what: What,
-}
-
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize, PartialEq)]
-pub enum What {
-    Deploy,
-    DeployAndFail,
-    Start,
-    Stop,
-    Expunge,
-}
-
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub enum VmUndo {
-    Release,
-    Unprepare,
-}
-
-impl VmJob {
-    pub fn deploy(vm: i64, network: i64, host: Option<i64>) -> VmJob {
-        VmJob {
-            vm,
-            networks: vec![network],
-            host,
-            ip: None,
-            mac: None,
-            account: (2, 1, "/1/".into()),
-            what: What::Deploy,
-        }
-    }
-
-    pub fn then(&self, what: What) -> VmJob {
-        VmJob { what, ..self.clone() }
-    }
-
-    pub fn request(&self) -> net::AllocateNicsRequest {
-        net::AllocateNicsRequest {
-            vm_id: self.vm,
-            vm_uuid: vm_uuid(self.vm),
-            instance_name: format!("i-2-{}-VM", self.vm),
-            host_name: format!("vm{}", self.vm),
-            account_id: self.account.0,
-            domain_id: self.account.1,
-            domain_path: self.account.2.clone(),
-            zone_id: 1,
-            nics: self
-                .networks
-                .iter()
-                .map(|n| net::NicRequest { network_id: *n, ip: self.ip.clone(), mac: self.mac.clone() })
-                .collect(),
-            host_id: self.host,
-            hypervisor: "Simulator".into(),
-        }
-    }
-}
-
-pub fn vm_uuid(vm: i64) -> String {
-    format!("00000000-0000-4000-8000-{vm:012}")
-}
-
-pub struct VmWorld(pub Channel);
-
-impl Job for VmJob {
-    const KIND: &'static str = "test.vm";
-    type World = VmWorld;
-    type Undo = VmUndo;
-
-    async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
-        let client = net::attachments_client::AttachmentsClient::new(world.0.clone());
-        let this = net::VmNicsRequest { vm_id: self.vm, host_id: self.host };
-        let nics = match self.what {
-            What::Deploy | What::DeployAndFail => {
-                let message = self.request();
-                ctx.call("nics", Some(VmUndo::Release), |call| {
-                    let (mut client, request) = (client.clone(), call.request(message.clone()));
-                    async move { client.allocate(request).await }
-                })
-                .await?
-            }
-            What::Start => {
-                ctx.call("nics", Some(VmUndo::Unprepare), |call| {
-                    let (mut client, request) = (client.clone(), call.request(this));
-                    async move { client.prepare(request).await }
-                })
-                .await?
-            }
-            What::Stop => {
-                ctx.call("nics", jobs::NO_UNDO, |call| {
-                    let (mut client, request) = (client.clone(), call.request(this));
-                    async move { client.unprepare(request).await }
-                })
-                .await?
-            }
-            What::Expunge => {
-                ctx.call("nics", jobs::NO_UNDO, |call| {
-                    let (mut client, request) = (client.clone(), call.request(this));
-                    async move { client.release(request).await }
-                })
-                .await?
-            }
-        };
-        if self.what == What::DeployAndFail {
-            return Err(ApiError::failed("the VM could not be started"));
-        }
-        jobs::finish!(ctx, |tx| {
-            let _ = tx;
-            Ok(nics.clone())
-        })
-        .await
-    }
-
-    async fn undo(self, world: Arc<VmWorld>, undo: VmUndo, cx: UndoCx) -> Result<(), ApiError> {
-        let mut client = net::attachments_client::AttachmentsClient::new(world.0.clone());
-        let this = net::VmNicsRequest { vm_id: self.vm, host_id: self.host };
-        cx.call(|call| async move {
-            match undo {
-                VmUndo::Release => client.release(call.request(this)).await,
-                VmUndo::Unprepare => client.unprepare(call.request(this)).await,
-            }
-        })
-        .await
-        .map(drop)
-    }
-
-    async fn abort(self, _: Arc<VmWorld>, _: &ApiError, _: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {
-        Ok(())
-    }
-}
 
 /// One replica of the service with its peers.
 pub struct Replica {

@@ -252,6 +252,7 @@ impl VirtualMachines for Api {
         let key = format!("vm:{}:{}", vm.uuid, model::new_uuid());
         let items = [(0, 1), (8, vm.cpu), (9, vm.memory_mb)];
         let reserve = ReserveRequest {
+            reserver: self.world.node.replica.clone(),
             key: key.clone(),
             account_id: owner.account_id,
             items: items.iter().map(|(t, n)| ResourceAmount { r#type: *t, amount: *n }).collect(),

@@ -102,13 +102,14 @@ pub async fn check(world: &VmWorld, cx: &Cx, request: &DeployVirtualMachineReque
     let bytes = root_bytes + data.iter().map(|d| d.size).sum::<i64>();
     let limits_key = format!("vm:{uuid}");
     let mut reservations = vec![reservation(
+        world,
         &limits_key,
         &owner,
         &[(resource::INSTANCE, 1), (resource::CPU, cpu), (resource::MEMORY, memory_mb)],
     )];
     for (disk, size) in std::iter::once((&root, root_bytes)).chain(data.iter().map(|d| (d, d.size))) {
         let items = [(resource::VOLUME, 1), (resource::PRIMARY_STORAGE, size)];
-        reservations.push(reservation(&format!("volume:{}", disk.uuid), &owner, &items));
+        reservations.push(reservation(world, &format!("volume:{}", disk.uuid), &owner, &items));
     }
     let start = request.start_vm.unwrap_or(true);
     let suffix: String = world.node.settings.get(keys::INSTANCE_NAME);
@@ -433,8 +434,9 @@ async fn data_disk(
     Ok(vec![DiskAsk { uuid: model::new_uuid(), name: format!("DATA-{vm}"), offering: id, size }])
 }
 
-fn reservation(key: &str, owner: &Owner, items: &[(i32, i64)]) -> ReserveRequest {
+fn reservation(world: &VmWorld, key: &str, owner: &Owner, items: &[(i32, i64)]) -> ReserveRequest {
     ReserveRequest {
+        reserver: world.node.replica.clone(),
         key: key.to_owned(),
         account_id: owner.account_id,
         items: items.iter().map(|(r#type, amount)| ResourceAmount { r#type: *r#type, amount: *amount }).collect(),

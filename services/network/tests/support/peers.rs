@@ -1,0 +1,160 @@
+//! Hosts and limits, played by small servers of the same protocol.
+
+use contract::ApiError;
+use contract_agent::{Command, Outcome, RouterApplied, command::Body, outcome};
+use contract_identity::limits_server::Limits;
+use contract_identity::{ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse};
+use contract_infra::host_commands_server::HostCommands;
+use contract_infra::placement_server::Placement;
+use contract_infra::{ExecuteRequest, ExecuteResponse, PickHostRequest, PickHostResponse};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use tonic::{Request, Response, Status};
+
+/// A router as a host has it.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    pub generation: i64,
+    pub leases: BTreeMap<String, String>,
+    pub spec: contract_agent::RouterSpec,
+}
+
+/// Hosts that do what they are told.
+#[derive(Default)]
+pub struct Hosts {
+    pub routers: Mutex<HashMap<(i64, String), Applied>>,
+    pub silent: Mutex<HashSet<i64>>,
+    pub commands: Mutex<Vec<(i64, String, i64, i64)>>,
+    pub candidates: Mutex<Vec<i64>>,
+}
+
+impl Hosts {
+    pub fn on(&self, host: i64) -> Vec<String> {
+        self.routers.lock().unwrap().keys().filter(|(h, _)| *h == host).map(|(_, r)| r.clone()).collect()
+    }
+
+    pub fn router(&self, uuid: &str) -> Option<(i64, Applied)> {
+        self.routers.lock().unwrap().iter().find(|((_, r), _)| r == uuid).map(|((h, _), a)| (*h, a.clone()))
+    }
+
+    pub fn all(&self) -> Vec<(i64, String, Applied)> {
+        self.routers.lock().unwrap().iter().map(|((h, r), a)| (*h, r.clone(), a.clone())).collect()
+    }
+
+    fn run(&self, host: i64, body: Body) -> Outcome {
+        let mut routers = self.routers.lock().unwrap();
+        let body = match body {
+            Body::ApplyRouter(apply) => {
+                self.commands.lock().unwrap().push((host, apply.router_uuid.clone(), apply.base, apply.generation));
+                let key = (host, apply.router_uuid.clone());
+                let known = routers.get(&key).map_or(0, |r| r.generation);
+                let mut answer = RouterApplied { router_uuid: apply.router_uuid, ..RouterApplied::default() };
+                if apply.base > 0 && known < apply.base {
+                    answer.behind = true;
+                    answer.generation = known;
+                } else {
+                    let router = routers.entry(key).or_default();
+                    let changes = apply.changes.unwrap_or_default();
+                    if apply.base == 0 {
+                        router.leases.clear();
+                        router.spec = changes.clone();
+                    }
+                    for mac in apply.removed_leases {
+                        router.leases.remove(&mac);
+                    }
+                    for lease in changes.dhcp.into_iter().flat_map(|d| d.leases) {
+                        router.leases.insert(lease.mac, lease.ip4);
+                    }
+                    router.generation = router.generation.max(apply.generation);
+                    answer.generation = router.generation;
+                }
+                outcome::Body::Router(answer)
+            }
+            Body::RemoveRouter(remove) => {
+                routers.remove(&(host, remove.router_uuid));
+                outcome::Body::Nothing(contract_agent::Nothing {})
+            }
+            other => panic!("not a router's command: {other:?}"),
+        };
+        Outcome { body: Some(body) }
+    }
+}
+
+#[derive(Clone)]
+pub struct Orchestrator(pub Arc<Hosts>);
+
+#[tonic::async_trait]
+impl HostCommands for Orchestrator {
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
+        let r = request.into_inner();
+        if self.0.silent.lock().unwrap().contains(&r.host_id) {
+            return Err(ApiError::unavailable(format!("host {} isn't connected", r.host_id)).into());
+        }
+        // Something else runs meanwhile, as on a wire.
+        tokio::task::yield_now().await;
+        let Some(Command { body: Some(body) }) = r.command else { return Err(Status::invalid_argument("no command")) };
+        Ok(Response::new(ExecuteResponse { outcome: Some(self.0.run(r.host_id, body)) }))
+    }
+}
+
+#[tonic::async_trait]
+impl Placement for Orchestrator {
+    async fn pick_host(&self, request: Request<PickHostRequest>) -> Result<Response<PickHostResponse>, Status> {
+        let r = request.into_inner();
+        let silent = self.0.silent.lock().unwrap().clone();
+        let candidates = self.0.candidates.lock().unwrap().clone();
+        let found = candidates.iter().find(|h| !r.avoid_host_ids.contains(h) && !silent.contains(h));
+        match found {
+            Some(h) => Ok(Response::new(PickHostResponse {
+                host_id: *h,
+                host_uuid: format!("host-{h}"),
+                pod_id: 1,
+                cluster_id: 1,
+            })),
+            None => Err(ApiError::capacity("no host of the zone is connected".to_owned()).into()),
+        }
+    }
+}
+
+/// Counts of reservations, with one limit for all accounts.
+#[derive(Clone, Default)]
+pub struct Counts(pub Arc<Mutex<Held>>);
+
+#[derive(Default)]
+pub struct Held {
+    pub held: HashMap<String, (i64, i32)>,
+    pub gone: HashSet<String>,
+    pub most: HashMap<i32, usize>,
+}
+
+impl Counts {
+    pub fn of(&self, kind: i32) -> usize {
+        self.0.lock().unwrap().held.values().filter(|(_, k)| *k == kind).count()
+    }
+}
+
+#[tonic::async_trait]
+impl Limits for Counts {
+    async fn reserve(&self, request: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {
+        let r = request.into_inner();
+        let mut held = self.0.lock().unwrap();
+        assert!(!held.gone.contains(&r.key), "a key that was given back is reserved again");
+        let kind = r.items[0].r#type;
+        let used = held.held.values().filter(|(a, k)| *a == r.account_id && *k == kind).count();
+        if held.most.get(&kind).is_some_and(|most| used >= *most) {
+            return Err(
+                ApiError::limit("Maximum number of resources for the account has been exceeded".to_owned()).into()
+            );
+        }
+        held.held.insert(r.key, (r.account_id, kind));
+        Ok(Response::new(ReserveResponse {}))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        let r = request.into_inner();
+        let mut held = self.0.lock().unwrap();
+        held.held.remove(&r.key);
+        held.gone.insert(r.key);
+        Ok(Response::new(ReleaseResponse {}))
+    }
+}
