@@ -37,7 +37,7 @@ impl Job for Toy {
             Ok(())
         })
         .await?;
-        let message = ReserveRequest { key: self.number.to_string(), account_id: 2, items: Vec::new() };
+        let message = ReserveRequest { key: self.number.to_string(), account_id: 2, ..Default::default() };
         let make = |call: Call| {
             let (mut client, message) = ((*world).clone(), message.clone());
             async move { client.reserve(call.request(message)).await }

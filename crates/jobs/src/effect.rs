@@ -229,7 +229,12 @@ impl<'d, M: prost::Message + Default> Effect<'d, M> {
         };
         let sql = Sql::new("UPDATE effects SET result = ? WHERE job_id = ? AND step = ?");
         let sql = sql.bind(message.encode_to_vec()).bind(self.tries.key.job()).bind(self.tries.key.step());
-        if let Err(e) = tx.exec(sql).await {
+        let error = match tx.exec(sql).await {
+            Ok(1) => None,
+            Ok(_) => Some(crate::mutate::lost()),
+            Err(e) => Some(e),
+        };
+        if let Some(e) = error {
             return self.tries.rolled_back(tx, e).await.map(|()| None);
         }
         Ok(self.tries.commit(tx).await?.then_some(message))

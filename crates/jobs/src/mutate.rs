@@ -183,7 +183,10 @@ impl<'d, M: prost::Message + Default> Mutation<'d, M> {
 
     async fn answer(&self, tx: &mut Tx, answer: Vec<u8>) -> Result<(), Error> {
         let sql = Sql::new("UPDATE idempotency SET answer = ? WHERE account_id = ? AND idem_key = ?");
-        tx.exec(sql.bind(answer).bind(self.account).bind(&self.key)).await.map(drop)
+        match tx.exec(sql.bind(answer).bind(self.account).bind(&self.key)).await? {
+            1 => Ok(()),
+            _ => Err(lost()),
+        }
     }
 
     async fn stored(&self, tx: &mut Tx) -> Result<(Vec<u8>, Vec<u8>), Error> {
@@ -225,4 +228,9 @@ pub async fn answered<M: prost::Message + Default>(db: &Db, caller: &Caller) -> 
     }
     let answer: Option<Vec<u8>> = row.at(1)?;
     answer.map(|bytes| M::decode(bytes.as_slice()).map_err(ApiError::from)).transpose()
+}
+
+/// A cluster may roll a transaction back without saying so; what was written first is gone then.
+pub(crate) fn lost() -> Error {
+    Error::Retry("the transaction was rolled back by the database".into())
 }

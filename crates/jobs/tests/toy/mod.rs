@@ -139,7 +139,7 @@ impl Build {
     async fn part(&self, world: &World, ctx: &Ctx, part: &str) -> Result<(), ApiError> {
         world.pass(part).await;
         let client = world.limits.clone();
-        let message = ReserveRequest { key: format!("{}/{part}", self.name), account_id: 2, items: Vec::new() };
+        let message = ReserveRequest { key: format!("{}/{part}", self.name), account_id: 2, ..Default::default() };
         let make = |call: Call| {
             let (mut client, message) = (client.clone(), message.clone());
             async move { client.reserve(call.request(message)).await }
@@ -200,7 +200,7 @@ impl Job for Build {
                 .await
             }
             ToyUndo::Part(part) => {
-                let message = ReleaseRequest { key: format!("{}/{part}", self.name), items: Vec::new() };
+                let message = ReleaseRequest { key: format!("{}/{part}", self.name), ..Default::default() };
                 let mut client = world.limits.clone();
                 let _: ReleaseResponse =
                     cx.call(|call| async move { client.release(call.request(message)).await }).await?;

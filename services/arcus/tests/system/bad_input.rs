@@ -136,6 +136,7 @@ struct Cast<'a> {
     actor: Actor,
 }
 
+// covers: API-015, API-016, API-043, API-054, API-055, API-056
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gets_the_promised_error_and_changes_nothing() {
     let (seed, each) = (setting("ARCUS_SEED", rand::random()), setting("ARCUS_CASES", 2));

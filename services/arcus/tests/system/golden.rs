@@ -429,6 +429,14 @@ impl Replay {
         } else if was.get("errorcode") != is.get("errorcode") {
             out.push(format!("the job's result is {is}, recorded {was}"));
         }
+        for key in ["jobprocstatus", "jobresulttype", "jobresultcode"] {
+            // The code of a failed job differs between releases: 530 in 4.11.
+            let failed = key == "jobresultcode" && answer.get("jobstatus").and_then(Value::as_i64) == Some(2);
+            let wanted = if failed { Some(Value::from(530)) } else { recorded.get(key).cloned() };
+            if answer.get(key) != wanted.as_ref() {
+                out.push(format!("{key} {:?}, wanted {wanted:?}", answer.get(key)));
+            }
+        }
         if recorded.get("cmd") != answer.get("cmd") {
             out.push(format!("cmd {:?}, recorded {:?}", answer.get("cmd"), recorded.get("cmd")));
         }
@@ -507,6 +515,7 @@ fn expires(seconds: u64) -> String {
     String::from_utf8(out.unwrap().stdout).unwrap().trim().to_owned()
 }
 
+// covers: API-044, API-061, API-064, API-068
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_answers_hold_for_form() {
     let mut replay = Replay::begin().await;

@@ -143,7 +143,9 @@ proptest! {
             return Ok(());
         }
         let length = text.encode_utf16().count() > info.length as usize && info.kind == WireType::String;
-        let refused = info.refused || length || info.not_empty || info.positive;
+        // Ids that callers choose are UUIDs.
+        let chosen = matches!(info.name.as_ref(), "customid" | "customjobid");
+        let refused = info.refused || length || info.not_empty || info.positive || chosen;
         match (meaning(info.kind, &text), result) {
             (Ok(wanted), Ok(read)) => {
                 let read = DynamicMessage::decode(entry.method().input(), read.message.as_slice()).unwrap();
