@@ -20,10 +20,7 @@ impl<T> Copy for Key<T> {}
 
 impl<T: SettingValue> Key<T> {
     const fn new(name: &'static str) -> Key<T> {
-        Key {
-            name,
-            kind: PhantomData,
-        }
+        Key { name, kind: PhantomData }
     }
 }
 

@@ -173,8 +173,7 @@ const ALIASES: &[(&str, &str)] = &[
 
 static BY_NAME: LazyLock<HashMap<&'static str, &'static Setting>> =
     LazyLock::new(|| table::TABLE.iter().map(|s| (s.name, s)).collect());
-static LISTED: LazyLock<Vec<Setting>> =
-    LazyLock::new(|| table::TABLE.iter().filter(|s| !s.hidden).copied().collect());
+static LISTED: LazyLock<Vec<Setting>> = LazyLock::new(|| table::TABLE.iter().filter(|s| !s.hidden).copied().collect());
 
 /// The setting of this name, hidden ones included. Misspelt names of the documentation lead to the real one.
 pub fn find(name: &str) -> Option<&'static Setting> {
@@ -183,10 +182,7 @@ pub fn find(name: &str) -> Option<&'static Setting> {
 
 /// The real name, when `name` is one that only the documentation has.
 pub fn aliased(name: &str) -> Option<&'static str> {
-    ALIASES
-        .iter()
-        .find(|(alias, _)| *alias == name)
-        .map(|(_, real)| *real)
+    ALIASES.iter().find(|(alias, _)| *alias == name).map(|(_, real)| *real)
 }
 
 /// All settings that may be listed, by name.

@@ -68,11 +68,7 @@ impl Settings {
     ///
     /// # Errors
     /// Those of the database, and values that can't be decrypted.
-    pub async fn load_sealed(
-        db: &Db,
-        coord: &Coord,
-        seal: Option<Arc<dyn Seal>>,
-    ) -> Result<Settings, ApiError> {
+    pub async fn load_sealed(db: &Db, coord: &Coord, seal: Option<Arc<dyn Seal>>) -> Result<Settings, ApiError> {
         store::prepare(db).await?;
         // Subscribed before reading, so that no change falls in between.
         let mut nudges = coord.subscribe(TOPIC);
@@ -104,24 +100,12 @@ impl Settings {
 
     /// The value in a scope; where the scope has none, the global one.
     pub fn get_in<T: SettingValue>(&self, key: Key<T>, scope: Scope) -> T {
-        let values = self
-            .inner
-            .values
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let set = values
-            .find(key.name, scope)
-            .or_else(|| values.find(key.name, Scope::Global));
+        let values = self.inner.values.read().unwrap_or_else(PoisonError::into_inner);
+        let set = values.find(key.name, scope).or_else(|| values.find(key.name, Scope::Global));
         let unset = || find(key.name).and_then(Setting::unset_value);
         // What is stored was checked when it was set; whatever else is there counts as unset.
         match set {
-            Some(value) => T::read(value.as_deref()).or_else(|| {
-                if value.is_some() {
-                    T::read(unset())
-                } else {
-                    None
-                }
-            }),
+            Some(value) => T::read(value.as_deref()).or_else(|| if value.is_some() { T::read(unset()) } else { None }),
             None => T::read(unset()),
         }
         .unwrap_or_else(T::unset)
@@ -129,15 +113,8 @@ impl Settings {
 
     /// The value of any setting as text, for lists; `None` when it has none.
     pub fn text(&self, setting: &Setting, scope: Scope) -> Option<String> {
-        let values = self
-            .inner
-            .values
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        match values
-            .find(setting.name, scope)
-            .or_else(|| values.find(setting.name, Scope::Global))
-        {
+        let values = self.inner.values.read().unwrap_or_else(PoisonError::into_inner);
+        match values.find(setting.name, scope).or_else(|| values.find(setting.name, Scope::Global)) {
             Some(value) => value.clone(),
             None => setting.unset_value().map(str::to_owned),
         }
@@ -148,27 +125,14 @@ impl Settings {
     ///
     /// # Errors
     /// 431 for a name that isn't known, a scope that the setting hasn't, a value that it doesn't take.
-    pub async fn set(
-        &self,
-        tx: &mut Tx,
-        name: &str,
-        value: &str,
-        scope: Scope,
-    ) -> Result<(), ApiError> {
-        let setting = find(name).ok_or_else(|| {
-            ApiError::param(format!("Config parameter with name {name} doesn't exist"))
-        })?;
+    pub async fn set(&self, tx: &mut Tx, name: &str, value: &str, scope: Scope) -> Result<(), ApiError> {
+        let setting =
+            find(name).ok_or_else(|| ApiError::param(format!("Config parameter with name {name} doesn't exist")))?;
         if setting.name != name {
-            tracing::warn!(
-                name,
-                real = setting.name,
-                "a setting was named as the documentation misspells it"
-            );
+            tracing::warn!(name, real = setting.name, "a setting was named as the documentation misspells it");
         }
         if scope != Scope::Global && setting.scope != scope.kind() {
-            return Err(ApiError::param(format!(
-                "Invalid scope id provided for the parameter {name}"
-            )));
+            return Err(ApiError::param(format!("Invalid scope id provided for the parameter {name}")));
         }
         let change = self.change(setting, value, scope)?;
         store::write(tx, setting, scope, &change, self.inner.seal.as_deref()).await?;
@@ -177,12 +141,7 @@ impl Settings {
         Ok(())
     }
 
-    fn change(
-        &self,
-        setting: &'static Setting,
-        value: &str,
-        scope: Scope,
-    ) -> Result<Change, ApiError> {
+    fn change(&self, setting: &'static Setting, value: &str, scope: Scope) -> Result<Change, ApiError> {
         if value.is_empty() || value == "null" {
             validate::check_clear(setting)?;
             let text = setting.kind == crate::Kind::Text && scope == Scope::Global;
@@ -190,17 +149,10 @@ impl Settings {
         }
         validate::check(setting, value)?;
         if setting.encrypted && self.inner.seal.is_none() {
-            return Err(ApiError::internal(format!(
-                "no key to encrypt {} with",
-                setting.name
-            )));
+            return Err(ApiError::internal(format!("no key to encrypt {} with", setting.name)));
         }
         // Numbers may come with blanks around them, which 4.11 takes away as well.
-        let text = if setting.kind == crate::Kind::Text {
-            value
-        } else {
-            value.trim()
-        };
+        let text = if setting.kind == crate::Kind::Text { value } else { value.trim() };
         Ok(Change::Set(text.to_owned()))
     }
 
@@ -253,28 +205,20 @@ async fn refresh(weak: &Weak<Inner>, nudged: bool) -> bool {
     let Some(inner) = weak.upgrade() else {
         return false;
     };
-    let known = inner
-        .values
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .version;
+    let known = inner.values.read().unwrap_or_else(PoisonError::into_inner).version;
     let generation = inner.generation.load(Ordering::SeqCst);
     let read = async {
         if !nudged && store::version(&inner.db).await? == known {
             return Ok(None);
         }
-        store::read(&inner.db, inner.seal.as_deref())
-            .await
-            .map(Some)
+        store::read(&inner.db, inner.seal.as_deref()).await.map(Some)
     };
     match read.await {
         Ok(None) => {}
         Ok(Some(values)) => {
             let mut current = inner.values.write().unwrap_or_else(PoisonError::into_inner);
             // A change of our own came in between: what was read may lack it. Its nudge makes us read again.
-            if inner.generation.load(Ordering::SeqCst) == generation
-                && values.version >= current.version
-            {
+            if inner.generation.load(Ordering::SeqCst) == generation && values.version >= current.version {
                 let changed = values.version != current.version;
                 *current = values;
                 drop(current);

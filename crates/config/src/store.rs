@@ -7,18 +7,11 @@ use store::{Db, Error, Sql, Tx};
 
 /// Makes sure that the version's row exists: changes then queue up at it.
 pub(crate) async fn prepare(db: &Db) -> Result<(), ApiError> {
-    if db
-        .optional(Sql::new(
-            "SELECT version FROM settings_version WHERE id = 1",
-        ))
-        .await?
-        .is_some()
-    {
+    if db.optional(Sql::new("SELECT version FROM settings_version WHERE id = 1")).await?.is_some() {
         return Ok(());
     }
     let made = store::tx!(db, "settings-version", |tx| {
-        tx.exec("INSERT INTO settings_version (id, version) VALUES (1, 0)")
-            .await
+        tx.exec("INSERT INTO settings_version (id, version) VALUES (1, 0)").await
     })
     .await;
     match made {
@@ -29,26 +22,14 @@ pub(crate) async fn prepare(db: &Db) -> Result<(), ApiError> {
 
 /// The number that rises with each change.
 pub(crate) async fn version(db: &Db) -> Result<i64, ApiError> {
-    let row = db
-        .optional(Sql::new(
-            "SELECT version FROM settings_version WHERE id = 1",
-        ))
-        .await?;
+    let row = db.optional(Sql::new("SELECT version FROM settings_version WHERE id = 1")).await?;
     Ok(row.map_or(Ok(0), |r| r.at(0))?)
 }
 
 /// All values. The version is read first: a change in between makes the next look find another one.
 pub(crate) async fn read(db: &Db, seal: Option<&dyn Seal>) -> Result<Values, ApiError> {
-    let mut values = Values {
-        version: version(db).await?,
-        ..Values::default()
-    };
-    for row in db
-        .all(Sql::new(
-            "SELECT name, scope, scope_id, value FROM settings",
-        ))
-        .await?
-    {
+    let mut values = Values { version: version(db).await?, ..Values::default() };
+    for row in db.all(Sql::new("SELECT name, scope, scope_id, value FROM settings")).await? {
         let (name, kind, id): (String, String, i64) = (row.at(0)?, row.at(1)?, row.at(2)?);
         // A newer replica may know more settings than this one.
         let (Some(setting), Some(scope)) = (find(&name), Scope::from_row(&kind, id)) else {
@@ -60,11 +41,7 @@ pub(crate) async fn read(db: &Db, seal: Option<&dyn Seal>) -> Result<Values, Api
         {
             value = Some(seal.open(&context(setting, scope), sealed)?);
         }
-        values
-            .by_scope
-            .entry(scope)
-            .or_default()
-            .insert(setting.name, value);
+        values.by_scope.entry(scope).or_default().insert(setting.name, value);
     }
     Ok(values)
 }
@@ -77,19 +54,11 @@ pub(crate) async fn write(
     change: &Change,
     seal: Option<&dyn Seal>,
 ) -> Result<(), ApiError> {
-    tx.exec("UPDATE settings_version SET version = version + 1 WHERE id = 1")
-        .await?;
+    tx.exec("UPDATE settings_version SET version = version + 1 WHERE id = 1").await?;
     let value = match change {
         Change::Default => {
-            let delete =
-                Sql::new("DELETE FROM settings WHERE name = ? AND scope = ? AND scope_id = ?");
-            tx.exec(
-                delete
-                    .bind(setting.name)
-                    .bind(scope.kind().as_str())
-                    .bind(scope.id()),
-            )
-            .await?;
+            let delete = Sql::new("DELETE FROM settings WHERE name = ? AND scope = ? AND scope_id = ?");
+            tx.exec(delete.bind(setting.name).bind(scope.kind().as_str()).bind(scope.id())).await?;
             return Ok(());
         }
         Change::Clear => None,
@@ -98,29 +67,22 @@ pub(crate) async fn write(
             _ => Some(value.clone()),
         },
     };
-    let update =
-        Sql::new("UPDATE settings SET value = ? WHERE name = ? AND scope = ? AND scope_id = ?")
-            .bind(value.clone())
+    let update = Sql::new("UPDATE settings SET value = ? WHERE name = ? AND scope = ? AND scope_id = ?")
+        .bind(value.clone())
+        .bind(setting.name)
+        .bind(scope.kind().as_str())
+        .bind(scope.id());
+    if tx.exec(update).await? == 0 {
+        let insert = Sql::new("INSERT INTO settings (name, scope, scope_id, value) VALUES (?, ?, ?, ?)")
             .bind(setting.name)
             .bind(scope.kind().as_str())
-            .bind(scope.id());
-    if tx.exec(update).await? == 0 {
-        let insert =
-            Sql::new("INSERT INTO settings (name, scope, scope_id, value) VALUES (?, ?, ?, ?)")
-                .bind(setting.name)
-                .bind(scope.kind().as_str())
-                .bind(scope.id())
-                .bind(value);
+            .bind(scope.id())
+            .bind(value);
         tx.exec(insert).await?;
     }
     Ok(())
 }
 
 fn context(setting: &Setting, scope: Scope) -> String {
-    format!(
-        "settings.value:{}/{}/{}",
-        setting.name,
-        scope.kind().as_str(),
-        scope.id()
-    )
+    format!("settings.value:{}/{}/{}", setting.name, scope.kind().as_str(), scope.id())
 }

@@ -29,25 +29,11 @@ const POSITIVE: &[&str] = &[
 /// Of [`POSITIVE`], those that may also be -1: no limit.
 const OR_UNLIMITED: &[&str] = &["default.page.size"];
 
-const FACTORS: &[&str] = &[
-    "cpu.overprovisioning.factor",
-    "mem.overprovisioning.factor",
-    "storage.overprovisioning.factor",
-];
+const FACTORS: &[&str] =
+    &["cpu.overprovisioning.factor", "mem.overprovisioning.factor", "storage.overprovisioning.factor"];
 
-const HYPERVISORS: &[&str] = &[
-    "Hyperv",
-    "KVM",
-    "XenServer",
-    "VMware",
-    "BareMetal",
-    "Ovm",
-    "LXC",
-    "Ovm3",
-    "Simulator",
-    "Any",
-    "None",
-];
+const HYPERVISORS: &[&str] =
+    &["Hyperv", "KVM", "XenServer", "VMware", "BareMetal", "Ovm", "LXC", "Ovm3", "Simulator", "Any", "None"];
 
 /// Whether `setting` may be cleared.
 pub(crate) fn check_clear(setting: &Setting) -> Result<(), ApiError> {
@@ -105,20 +91,15 @@ fn number<T: std::str::FromStr>(name: &str, value: &str, kind: &str) -> Result<T
 }
 
 fn parse_error(name: &str, kind: &str) -> ApiError {
-    ApiError::param(format!(
-        "There was an error trying to parse the {kind} value for: {name}"
-    ))
+    ApiError::param(format!("There was an error trying to parse the {kind} value for: {name}"))
 }
 
 fn check_number(setting: &Setting, value: f64) -> Result<(), ApiError> {
     let name = setting.name;
     if FACTORS.contains(&name) && value < 1.0 {
-        return Err(ApiError::param(format!(
-            "{name} should be greater than or equal to 1"
-        )));
+        return Err(ApiError::param(format!("{name} should be greater than or equal to 1")));
     }
-    if (name.ends_with("disablethreshold") || name.ends_with("notificationthreshold"))
-        && !(0.0..=1.0).contains(&value)
+    if (name.ends_with("disablethreshold") || name.ends_with("notificationthreshold")) && !(0.0..=1.0).contains(&value)
     {
         return Err(ApiError::param(format!(
             "Please enter a value between 0 and 1 for the configuration parameter: {name}"
@@ -126,39 +107,24 @@ fn check_number(setting: &Setting, value: f64) -> Result<(), ApiError> {
     }
     let unlimited = value == -1.0 && OR_UNLIMITED.contains(&name);
     if POSITIVE.contains(&name) && value <= 0.0 && !unlimited {
-        return Err(ApiError::param(format!(
-            "Please enter a positive value for the configuration parameter:{name}"
-        )));
+        return Err(ApiError::param(format!("Please enter a positive value for the configuration parameter:{name}")));
     }
     Ok(())
 }
 
 fn check_range(name: &str, range: &str, value: &str) -> Result<(), ApiError> {
-    let wrong = |what: &str| {
-        Err(ApiError::param(format!(
-            "a value of {name} must be {what}, not {value}"
-        )))
-    };
+    let wrong = |what: &str| Err(ApiError::param(format!("a value of {name} must be {what}, not {value}")));
     match range {
-        "domainName"
-            if !is_domain_name(
-                value
-                    .strip_prefix('*')
-                    .map_or(value, |v| v.trim_start_matches('.')),
-            ) =>
-        {
+        "domainName" if !is_domain_name(value.strip_prefix('*').map_or(value, |v| v.trim_start_matches('.'))) => {
             wrong("a domain name")
         }
-        "instanceName" if value.contains('-') || value.contains(' ') => {
-            wrong("a name without hyphens and blanks")
+        "instanceName" if value.contains('-') || value.contains(' ') => wrong("a name without hyphens and blanks"),
+        "hypervisorList" => {
+            match value.split(',').find(|v| !HYPERVISORS.iter().any(|h| h.eq_ignore_ascii_case(v.trim()))) {
+                Some(_) => wrong("a list of hypervisor types"),
+                None => Ok(()),
+            }
         }
-        "hypervisorList" => match value
-            .split(',')
-            .find(|v| !HYPERVISORS.iter().any(|h| h.eq_ignore_ascii_case(v.trim())))
-        {
-            Some(_) => wrong("a list of hypervisor types"),
-            None => Ok(()),
-        },
         "domainName" | "instanceName" => Ok(()),
         _ => match numeric(range) {
             Some((low, high)) => match value.trim().parse::<i64>() {
@@ -190,9 +156,7 @@ fn is_domain_name(value: &str) -> bool {
 
 fn check_cidrs(name: &str, value: &str) -> Result<(), ApiError> {
     let is_cidr = |text: &str| {
-        let (address, bits) = text
-            .split_once('/')
-            .map_or((text, None), |(a, b)| (a, Some(b)));
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
         let longest = match address.parse::<std::net::IpAddr>() {
             Ok(std::net::IpAddr::V4(_)) => 32,
             Ok(std::net::IpAddr::V6(_)) => 128,
@@ -201,22 +165,16 @@ fn check_cidrs(name: &str, value: &str) -> Result<(), ApiError> {
         bits.is_none_or(|b| b.parse::<u8>().is_ok_and(|b| b <= longest))
     };
     match value.split(',').map(str::trim).find(|c| !is_cidr(c)) {
-        Some(bad) => Err(ApiError::param(format!(
-            "{bad} in the value of {name} isn't a network in CIDR form"
-        ))),
+        Some(bad) => Err(ApiError::param(format!("{bad} in the value of {name} isn't a network in CIDR form"))),
         None => Ok(()),
     }
 }
 
 fn check_time(name: &str, value: &str) -> Result<(), ApiError> {
-    let time = value
-        .split_once(':')
-        .and_then(|(h, m)| Some((h.parse::<u8>().ok()?, m.parse::<u8>().ok()?)));
+    let time = value.split_once(':').and_then(|(h, m)| Some((h.parse::<u8>().ok()?, m.parse::<u8>().ok()?)));
     match time {
         Some((h, m)) if h < 24 && m < 60 => Ok(()),
-        _ => Err(ApiError::param(format!(
-            "a value of {name} must be a time of day, HH:MM, not {value}"
-        ))),
+        _ => Err(ApiError::param(format!("a value of {name} must be a time of day, HH:MM, not {value}"))),
     }
 }
 
@@ -233,16 +191,11 @@ mod tests {
     // covers: INST-179, INST-180, INST-181
     #[test]
     fn values_are_checked_by_type_and_range() {
-        assert_eq!(
-            refused("agent.lb.enabled", "yes"),
-            "Please enter either 'true' or 'false'."
-        );
+        assert_eq!(refused("agent.lb.enabled", "yes"), "Please enter either 'true' or 'false'.");
         assert!(refused("expunge.delay", "soon").contains("integer value for: expunge.delay"));
         assert!(refused("expunge.delay", "3000000000").contains("integer"));
         assert!(refused("ping.timeout", "NaN").contains("float"));
-        assert!(
-            refused("cpu.overprovisioning.factor", "0.9").contains("greater than or equal to 1")
-        );
+        assert!(refused("cpu.overprovisioning.factor", "0.9").contains("greater than or equal to 1"));
         assert!(check_clear(find("mem.overprovisioning.factor").unwrap()).is_err());
         assert!(refused("network.dns.basiczone.updates", "none").contains("one of all,pod"));
         assert!(refused("router.extra.public.nics", "6").contains("from 0 to 5"));
@@ -251,15 +204,10 @@ mod tests {
         assert!(refused("instance.name", "a-b").contains("hyphens"));
         assert!(refused("management.network.cidr", "10.0.0.0/33").contains("CIDR"));
         assert!(refused("usage.stats.job.exec.time", "25:99").contains("time of day"));
-        assert!(
-            refused("cluster.cpu.allocated.capacity.disablethreshold", "1.5")
-                .contains("between 0 and 1")
-        );
-        for (name, value) in [
-            ("default.page.size", "-1"),
-            ("ping.timeout", "2.0"),
-            ("hypervisor.list", "KVM,Simulator"),
-        ] {
+        assert!(refused("cluster.cpu.allocated.capacity.disablethreshold", "1.5").contains("between 0 and 1"));
+        for (name, value) in
+            [("default.page.size", "-1"), ("ping.timeout", "2.0"), ("hypervisor.list", "KVM,Simulator")]
+        {
             check(find(name).unwrap(), value).unwrap();
         }
     }

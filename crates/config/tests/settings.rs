@@ -15,13 +15,7 @@ async fn connect(test: &testkit::TestDb) -> Db {
     db
 }
 
-async fn set(
-    db: &Db,
-    settings: &Settings,
-    name: &str,
-    value: &str,
-    scope: Scope,
-) -> Result<(), ApiError> {
+async fn set(db: &Db, settings: &Settings, name: &str, value: &str, scope: Scope) -> Result<(), ApiError> {
     store::tx!(db, "set", |tx| settings.set(tx, name, value, scope).await).await
 }
 
@@ -32,9 +26,7 @@ impl Seal for Backwards {
         format!("{context}|{}", plain.chars().rev().collect::<String>())
     }
     fn open(&self, context: &str, sealed: &str) -> Result<String, ApiError> {
-        let plain = sealed
-            .strip_prefix(&format!("{context}|"))
-            .ok_or_else(|| ApiError::internal("another context"))?;
+        let plain = sealed.strip_prefix(&format!("{context}|")).ok_or_else(|| ApiError::internal("another context"))?;
         Ok(plain.chars().rev().collect())
     }
 }
@@ -152,17 +144,7 @@ async fn what_is_hidden_is_not_listed() {
     assert!(settings.registry().iter().all(|s| !s.hidden));
     assert!(settings.registry().len() > 490);
     let aliased = "max.project.uservm";
-    set(&db, &settings, aliased, "2", Scope::Global)
-        .await
-        .unwrap();
-    assert_eq!(
-        settings
-            .text(find("max.project.user.vms").unwrap(), Scope::Global)
-            .as_deref(),
-        Some("2")
-    );
-    assert!(
-        find("expunge.delay").unwrap().effective()
-            && !find("ovm3.heartbeat.interval").unwrap().effective()
-    );
+    set(&db, &settings, aliased, "2", Scope::Global).await.unwrap();
+    assert_eq!(settings.text(find("max.project.user.vms").unwrap(), Scope::Global).as_deref(), Some("2"));
+    assert!(find("expunge.delay").unwrap().effective() && !find("ovm3.heartbeat.interval").unwrap().effective());
 }

@@ -60,30 +60,14 @@ pub fn read(root: &Path, area: &str) -> Result<Area> {
     paths.retain(|path| path.extension().is_some_and(|e| e == "proto"));
     paths.sort();
     let mut compiler = protox::Compiler::new([root])?;
-    compiler
-        .include_source_info(true)
-        .include_imports(true)
-        .open_files(&paths)?;
+    compiler.include_source_info(true).include_imports(true).open_files(&paths)?;
     let pool = compiler.descriptor_pool();
     let prefix = format!("arcus/{area}/v1/");
-    let own_names: Vec<String> = pool
-        .files()
-        .map(|f| f.name().to_owned())
-        .filter(|n| n.starts_with(&prefix))
-        .collect();
+    let own_names: Vec<String> = pool.files().map(|f| f.name().to_owned()).filter(|n| n.starts_with(&prefix)).collect();
     let mut files = compiler.file_descriptor_set();
-    files
-        .file
-        .iter_mut()
-        .filter(|f| !f.name().starts_with(&prefix))
-        .for_each(|f| f.service.clear());
+    files.file.iter_mut().filter(|f| !f.name().starts_with(&prefix)).for_each(|f| f.service.clear());
     let encoded = encode_only(&compiler.encode_file_descriptor_set(), &own_names)?;
-    Ok(Area {
-        package,
-        pool,
-        files,
-        encoded,
-    })
+    Ok(Area { package, pool, files, encoded })
 }
 
 /// Keeps only the named files of an encoded set, byte for byte: decoding into prost-types would lose the options.
@@ -112,15 +96,9 @@ fn encode_only(set: &[u8], names: &[String]) -> Result<Vec<u8>> {
 fn run(area: &str) -> Result<()> {
     let manifest = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let root = manifest
-        .join("../../proto")
-        .canonicalize()
-        .context("the proto folder")?;
+    let root = manifest.join("../../proto").canonicalize().context("the proto folder")?;
     for folder in [area, "api"] {
-        println!(
-            "cargo:rerun-if-changed={}",
-            root.join("arcus").join(folder).join("v1").display()
-        );
+        println!("cargo:rerun-if-changed={}", root.join("arcus").join(folder).join("v1").display());
     }
     let area_set = read(&root, area)?;
     std::fs::write(out.join("descriptor.bin"), &area_set.encoded)?;
@@ -128,9 +106,7 @@ fn run(area: &str) -> Result<()> {
     let generated = requests::generate(&area_set, area)?;
     let mut config = tonic_prost_build::Config::new();
     config.skip_debug(generated.masked.iter().map(|name| format!(".{name}")));
-    let mut builder = tonic_prost_build::configure()
-        .out_dir(&out)
-        .emit_rerun_if_changed(false);
+    let mut builder = tonic_prost_build::configure().out_dir(&out).emit_rerun_if_changed(false);
     for (other, path) in AREAS {
         if other != area {
             builder = builder.extern_path(format!(".arcus.{other}.v1"), path);
@@ -144,16 +120,12 @@ fn run(area: &str) -> Result<()> {
 /// The Rust path of a message of the contract as seen from `area`.
 fn rust_path(full_name: &str, area: &str) -> Option<String> {
     let mut parts = full_name.split('.');
-    let (Some("arcus"), Some(of), Some("v1"), Some(name)) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some("arcus"), Some(of), Some("v1"), Some(name)) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return None;
     };
     if of == area {
         return Some(name.to_owned());
     }
-    AREAS
-        .iter()
-        .find(|(a, _)| *a == of)
-        .map(|(_, path)| format!("{path}::{name}"))
+    AREAS.iter().find(|(a, _)| *a == of).map(|(_, path)| format!("{path}::{name}"))
 }

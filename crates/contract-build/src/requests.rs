@@ -22,12 +22,7 @@ pub fn generate(area: &Area, name: &str) -> Result<Generated> {
     let mut code = String::new();
     let own = |m: &MessageDescriptor| m.package_name() == area.package;
     let mut masked = Vec::new();
-    for message in area
-        .pool
-        .all_messages()
-        .filter(own)
-        .filter(|m| !m.is_map_entry())
-    {
+    for message in area.pool.all_messages().filter(own).filter(|m| !m.is_map_entry()) {
         if message.fields().any(|f| sensitive(area, &f)) {
             debug_impl(&mut code, area, &message);
             masked.push(message.full_name().to_owned());
@@ -38,54 +33,29 @@ pub fn generate(area: &Area, name: &str) -> Result<Generated> {
     }
 
     // One request message may serve several internal RPCs, but at most one command.
-    let mut requests: BTreeMap<String, (MessageDescriptor, Option<MethodDescriptor>)> =
-        BTreeMap::new();
+    let mut requests: BTreeMap<String, (MessageDescriptor, Option<MethodDescriptor>)> = BTreeMap::new();
     let mut names = BTreeSet::new();
-    for service in area
-        .pool
-        .services()
-        .filter(|s| s.package_name() == area.package)
-    {
+    for service in area.pool.services().filter(|s| s.package_name() == area.package) {
         for method in service.methods() {
             let command = message(&area.pool, &method.options(), "arcus.api.v1.command");
             let input = method.input();
             if let Some(command) = &command {
-                ensure!(
-                    own(&input),
-                    "{}: a command's request must be of its own area",
-                    method.full_name()
-                );
-                ensure!(
-                    names.insert(command.text("name")),
-                    "{} is declared twice",
-                    command.text("name")
-                );
+                ensure!(own(&input), "{}: a command's request must be of its own area", method.full_name());
+                ensure!(names.insert(command.text("name")), "{} is declared twice", command.text("name"));
             }
             if method.is_client_streaming() || !own(&input) {
                 continue;
             }
-            let entry = requests
-                .entry(input.full_name().to_owned())
-                .or_insert_with(|| (input, None));
+            let entry = requests.entry(input.full_name().to_owned()).or_insert_with(|| (input, None));
             if command.is_some() {
-                ensure!(
-                    entry.1.is_none(),
-                    "{} serves two commands",
-                    entry.0.full_name()
-                );
+                ensure!(entry.1.is_none(), "{} serves two commands", entry.0.full_name());
                 entry.1 = Some(method);
             }
         }
     }
     let mut statics = Vec::new();
     for (request, method) in requests.values() {
-        statics.extend(request_impl(
-            &mut code,
-            area,
-            name,
-            request,
-            method.as_ref(),
-        )?);
+        statics.extend(request_impl(&mut code, area, name, request, method.as_ref())?);
     }
     for nested in nested_messages(area, requests.values().map(|(m, _)| m)) {
         if own(&nested) {
@@ -93,11 +63,7 @@ pub fn generate(area: &Area, name: &str) -> Result<Generated> {
         }
     }
     writeln!(code, "/// The commands of this area, by name.")?;
-    writeln!(
-        code,
-        "pub static COMMANDS: &[&::contract::CommandInfo] = &[{}];",
-        statics.join(", ")
-    )?;
+    writeln!(code, "pub static COMMANDS: &[&::contract::CommandInfo] = &[{}];", statics.join(", "))?;
     Ok(Generated { code, masked })
 }
 
@@ -106,9 +72,7 @@ fn param_option(area: &Area, field: &FieldDescriptor) -> Option<DynamicMessage> 
 }
 
 fn sensitive(area: &Area, field: &FieldDescriptor) -> bool {
-    let of = |name: &str| {
-        message(&area.pool, &field.options(), name).is_some_and(|o| o.flag("sensitive"))
-    };
+    let of = |name: &str| message(&area.pool, &field.options(), name).is_some_and(|o| o.flag("sensitive"));
     of("arcus.api.v1.param") || of("arcus.api.v1.field")
 }
 
@@ -118,10 +82,7 @@ fn debug_impl(code: &mut String, area: &Area, message: &MessageDescriptor) {
     for field in message.fields() {
         let (ident, label) = (ident(field.name()), field.name());
         if sensitive(area, &field) {
-            let _ = write!(
-                fields,
-                "\n            .field(\"{label}\", &::core::format_args!(\"***\"))"
-            );
+            let _ = write!(fields, "\n            .field(\"{label}\", &::core::format_args!(\"***\"))");
         } else {
             let _ = write!(fields, "\n            .field(\"{label}\", &self.{ident})");
         }
@@ -134,10 +95,7 @@ fn debug_impl(code: &mut String, area: &Area, message: &MessageDescriptor) {
 }
 
 /// The messages of nested parameters of these requests, each once.
-fn nested_messages<'a>(
-    area: &Area,
-    of: impl Iterator<Item = &'a MessageDescriptor>,
-) -> Vec<MessageDescriptor> {
+fn nested_messages<'a>(area: &Area, of: impl Iterator<Item = &'a MessageDescriptor>) -> Vec<MessageDescriptor> {
     let mut found: BTreeMap<String, MessageDescriptor> = BTreeMap::new();
     for request in of {
         for field in request.fields() {
@@ -171,8 +129,7 @@ fn request_impl(
     let info = match method {
         None => None,
         Some(method) => {
-            let command = message(&area.pool, &method.options(), "arcus.api.v1.command")
-                .context("command")?;
+            let command = message(&area.pool, &method.options(), "arcus.api.v1.command").context("command")?;
             let name = constant(&command.text("name"));
             write_command(code, area, area_name, method, &command, &name, ty)?;
             Some(name)
@@ -183,26 +140,14 @@ fn request_impl(
         .filter_map(|field| {
             let roles = param_option(area, &field)?.numbers("only_for");
             (!roles.is_empty()).then(|| {
-                let tests: Vec<String> = roles
-                    .iter()
-                    .map(|r| format!("role as i32 != {r}"))
-                    .collect();
+                let tests: Vec<String> = roles.iter().map(|r| format!("role as i32 != {r}")).collect();
                 let name = ident(field.name());
-                format!(
-                    "\n        if {} {{ self.{name} = ::core::default::Default::default(); }}",
-                    tests.join(" && ")
-                )
+                format!("\n        if {} {{ self.{name} = ::core::default::Default::default(); }}", tests.join(" && "))
             })
         })
         .collect();
-    let command = info
-        .as_ref()
-        .map_or("None".to_owned(), |n| format!("Some(&{n})"));
-    let role = if restricted.is_empty() {
-        "_role"
-    } else {
-        "role"
-    };
+    let command = info.as_ref().map_or("None".to_owned(), |n| format!("Some(&{n})"));
+    let role = if restricted.is_empty() { "_role" } else { "role" };
     write!(
         code,
         "impl ::contract::Request for {ty} {{\n    const COMMAND: Option<&'static ::contract::CommandInfo> = {command};\n    \
@@ -224,44 +169,24 @@ fn write_command(
 ) -> Result<()> {
     let service = method.parent_service();
     let owner = crate::options::extension(&area.pool, &service.options(), "arcus.api.v1.owner");
-    let owner = owner
-        .as_ref()
-        .and_then(|v| v.as_str())
-        .unwrap_or_default()
-        .to_owned();
+    let owner = owner.as_ref().and_then(|v| v.as_str()).unwrap_or_default().to_owned();
     let name = command.text("name");
-    ensure!(
-        !owner.is_empty(),
-        "{}: a service with commands needs an owner",
-        service.full_name()
-    );
+    ensure!(!owner.is_empty(), "{}: a service with commands needs an owner", service.full_name());
     let execution = command.enum_name("execution");
     let output = method.output().full_name().to_owned();
     let result = command.text("result");
     if execution == "SYNC" {
-        ensure!(
-            result.is_empty(),
-            "{name}: `result` is for asynchronous commands"
-        );
+        ensure!(result.is_empty(), "{name}: `result` is for asynchronous commands");
     } else {
-        ensure!(
-            output == "arcus.api.v1.JobRef",
-            "{name}: an asynchronous command returns JobRef"
-        );
-        ensure!(
-            rust_path(&result, area_name).is_some(),
-            "{name}: `result` must name a message"
-        );
+        ensure!(output == "arcus.api.v1.JobRef", "{name}: an asynchronous command returns JobRef");
+        ensure!(rust_path(&result, area_name).is_some(), "{name}: `result` must name a message");
     }
     let response = match command.text("response") {
         given if given.is_empty() => format!("{}response", name.to_lowercase()),
         given => given,
     };
     let result = if execution == "SYNC" { output } else { result };
-    writeln!(
-        code,
-        "/// `{name}`.\npub static {constant}: ::contract::CommandInfo = ::contract::CommandInfo {{"
-    )?;
+    writeln!(code, "/// `{name}`.\npub static {constant}: ::contract::CommandInfo = ::contract::CommandInfo {{")?;
     for (field, value) in [
         ("name", &name),
         ("owner", &owner),
@@ -279,42 +204,20 @@ fn write_command(
     ] {
         writeln!(code, "    {field}: {},", text(value))?;
     }
-    writeln!(
-        code,
-        "    execution: ::contract::api::Execution::{},",
-        variant("Execution", &execution)
-    )?;
-    writeln!(
-        code,
-        "    form: ::contract::api::Form::{},",
-        variant("Form", &command.enum_name("form"))
-    )?;
+    writeln!(code, "    execution: ::contract::api::Execution::{},", variant("Execution", &execution))?;
+    writeln!(code, "    form: ::contract::api::Form::{},", variant("Form", &command.enum_name("form")))?;
     for field in ["roles", "authorized"] {
         writeln!(code, "    {field}: {},", roles(&command.numbers(field))?)?;
     }
-    for field in [
-        "post_only",
-        "sensitive_request",
-        "sensitive_response",
-        "authenticator",
-    ] {
+    for field in ["post_only", "sensitive_request", "sensitive_response", "authenticator"] {
         writeln!(code, "    {field}: {},", command.flag(field))?;
     }
-    writeln!(
-        code,
-        "    params: ::std::borrow::Cow::Borrowed(<{request} as ::contract::Request>::PARAMS),\n}};\n"
-    )?;
+    writeln!(code, "    params: ::std::borrow::Cow::Borrowed(<{request} as ::contract::Request>::PARAMS),\n}};\n")?;
     Ok(())
 }
 
 /// `impl Values`: reads each parameter by its index in the table.
-fn values_impl(
-    code: &mut String,
-    area: &Area,
-    message: &MessageDescriptor,
-    _path: &str,
-    nested: bool,
-) -> Result<()> {
+fn values_impl(code: &mut String, area: &Area, message: &MessageDescriptor, _path: &str, nested: bool) -> Result<()> {
     let ty = message.name();
     let (mut values, mut each) = (String::new(), String::new());
     for (index, field) in message.fields().enumerate() {
@@ -333,9 +236,7 @@ fn values_impl(
             let (pattern, of) = match field.kind() {
                 Kind::String => ("v", "V::Text(v.as_str())"),
                 Kind::Bool => ("v", "V::Flag(*v)"),
-                Kind::Int32 | Kind::Uint32 | Kind::Sint32 | Kind::Enum(_) => {
-                    ("v", "V::Integer(i64::from(*v))")
-                }
+                Kind::Int32 | Kind::Uint32 | Kind::Sint32 | Kind::Enum(_) => ("v", "V::Integer(i64::from(*v))"),
                 Kind::Int64 | Kind::Sint64 => ("v", "V::Integer(*v)"),
                 Kind::Uint64 => ("v", "V::Integer(i64::try_from(*v).unwrap_or(i64::MAX))"),
                 Kind::Float => ("v", "V::Real(f64::from(*v))"),
@@ -359,17 +260,10 @@ fn values_impl(
             && let Some(entries) = entries_of(&field)
             && has_table(area, &entries)
         {
-            writeln!(
-                each,
-                "            {index} => for entry in &self.{name} {{ visit(entry); }},"
-            )?;
+            writeln!(each, "            {index} => for entry in &self.{name} {{ visit(entry); }},")?;
         }
     }
-    let (index, visit) = if each.is_empty() {
-        ("_index", "_visit")
-    } else {
-        ("index", "visit")
-    };
+    let (index, visit) = if each.is_empty() { ("_index", "_visit") } else { ("index", "visit") };
     let value_index = if values.is_empty() { "_index" } else { "index" };
     write!(
         code,
@@ -406,9 +300,7 @@ fn params_table(area: &Area, message: &MessageDescriptor, path: &str) -> Result<
 
 fn param_entry(area: &Area, field: &FieldDescriptor, path: &str) -> Result<String> {
     let empty = DynamicMessage::new(
-        area.pool
-            .get_message_by_name("arcus.api.v1.Param")
-            .context("options.proto must be imported")?,
+        area.pool.get_message_by_name("arcus.api.v1.Param").context("options.proto must be imported")?,
     );
     let option = param_option(area, field).unwrap_or(empty);
     let wire = match option.text("wire") {
@@ -425,23 +317,13 @@ fn param_entry(area: &Area, field: &FieldDescriptor, path: &str) -> Result<Strin
     };
     let keys: Vec<String> = option.texts("map_keys").iter().map(|k| text(k)).collect();
     let mut out = String::from("\n        ::contract::ParamInfo {");
-    for (name, value) in [
-        ("name", &wire),
-        ("path", &format!("{path}{wire}")),
-        ("field", &field.name().to_owned()),
-    ] {
+    for (name, value) in [("name", &wire), ("path", &format!("{path}{wire}")), ("field", &field.name().to_owned())] {
         write!(out, " {name}: {},", text(value))?;
     }
     write!(out, " kind: ::contract::WireType::{kind},")?;
-    for name in [
-        "required",
-        "positive",
-        "not_empty",
-        "refused",
-        "sensitive",
-        "map_first_only",
-        "not_on_integration_port",
-    ] {
+    for name in
+        ["required", "positive", "not_empty", "refused", "sensitive", "map_first_only", "not_on_integration_port"]
+    {
         write!(out, " {name}: {},", option.flag(name))?;
     }
     let length = match option.number("length") {
@@ -449,28 +331,11 @@ fn param_entry(area: &Area, field: &FieldDescriptor, path: &str) -> Result<Strin
         n => n,
     };
     write!(out, " length: {length},")?;
-    write!(
-        out,
-        " reference: ::contract::api::Ref::{},",
-        variant("Ref", &reference)
-    )?;
-    write!(
-        out,
-        " access: ::contract::api::Access::{},",
-        variant("Access", &option.enum_name("access"))
-    )?;
-    write!(
-        out,
-        " since: {}, default: {},",
-        text(&option.text("since")),
-        text(&option.text("default_value"))
-    )?;
+    write!(out, " reference: ::contract::api::Ref::{},", variant("Ref", &reference))?;
+    write!(out, " access: ::contract::api::Access::{},", variant("Access", &option.enum_name("access")))?;
+    write!(out, " since: {}, default: {},", text(&option.text("since")), text(&option.text("default_value")))?;
     write!(out, " only_for: {},", roles(&option.numbers("only_for"))?)?;
-    write!(
-        out,
-        " map_keys: ::std::borrow::Cow::Borrowed(&[{}]),",
-        keys.join(", ")
-    )?;
+    write!(out, " map_keys: ::std::borrow::Cow::Borrowed(&[{}]),", keys.join(", "))?;
     write!(out, " nested: ::std::borrow::Cow::Borrowed(&{nested}) }},")?;
     Ok(out)
 }
@@ -481,9 +346,7 @@ fn wire_type(field: &FieldDescriptor, kind: &str, reference: &str) -> Result<&'s
     Ok(match (kind, item) {
         _ if field.is_map() => "Map",
         (_, Kind::Message(_)) => "Map",
-        (_, Kind::String) if field.is_list() && (reference != "REF_NONE" || kind == "UUID") => {
-            "UuidList"
-        }
+        (_, Kind::String) if field.is_list() && (reference != "REF_NONE" || kind == "UUID") => "UuidList",
         _ if field.is_list() => "List",
         ("TEXT", _) => "String",
         ("UUID", _) => "Uuid",
@@ -516,10 +379,7 @@ fn roles(numbers: &[i32]) -> Result<String> {
             })
         })
         .collect();
-    Ok(format!(
-        "::std::borrow::Cow::Borrowed(&[{}])",
-        names?.join(", ")
-    ))
+    Ok(format!("::std::borrow::Cow::Borrowed(&[{}])", names?.join(", ")))
 }
 
 fn text(value: &str) -> String {
@@ -532,9 +392,9 @@ fn variant(of: &str, name: &str) -> String {
         .split('_')
         .map(|word| {
             let mut chars = word.chars();
-            chars.next().map_or(String::new(), |c| {
-                c.to_uppercase().collect::<String>() + &chars.as_str().to_lowercase()
-            })
+            chars
+                .next()
+                .map_or(String::new(), |c| c.to_uppercase().collect::<String>() + &chars.as_str().to_lowercase())
         })
         .collect();
     match camel.strip_prefix(of) {
@@ -560,8 +420,7 @@ fn constant(command: &str) -> String {
 /// A field name as a Rust identifier.
 fn ident(name: &str) -> String {
     match name {
-        "type" | "ref" | "match" | "move" | "use" | "in" | "for" | "as" | "where" | "loop"
-        | "mod" | "static" => {
+        "type" | "ref" | "match" | "move" | "use" | "in" | "for" | "as" | "where" | "loop" | "mod" | "static" => {
             format!("r#{name}")
         }
         _ => name.to_owned(),

@@ -1,11 +1,5 @@
 //! Generated from `proto/arcus/api/v1`: options, and the messages that every area shares.
-#![allow(
-    missing_docs,
-    clippy::all,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    rustdoc::all
-)]
+#![allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, rustdoc::all)]
 
 include!(concat!(env!("OUT_DIR"), "/arcus.api.v1.rs"));
 include!(concat!(env!("OUT_DIR"), "/contract.rs"));
@@ -26,9 +20,6 @@ impl Caller {
 
     /// Whether the caller is an administrator of some domain tree.
     pub fn is_admin(&self) -> bool {
-        matches!(
-            self.role(),
-            RoleType::Admin | RoleType::ResourceAdmin | RoleType::DomainAdmin
-        )
+        matches!(self.role(), RoleType::Admin | RoleType::ResourceAdmin | RoleType::DomainAdmin)
     }
 }

@@ -6,12 +6,7 @@ use crate::error::ApiError;
 use crate::request::{ParamInfo, RefParam, Value, Values, WireType};
 
 /// Checks a request's values against its parameter table. The first fault decides, in the order of the table.
-pub fn check(
-    command: &str,
-    params: &[ParamInfo],
-    values: &dyn Values,
-    role: RoleType,
-) -> Result<(), ApiError> {
+pub fn check(command: &str, params: &[ParamInfo], values: &dyn Values, role: RoleType) -> Result<(), ApiError> {
     for (index, param) in params.iter().enumerate() {
         if !param.is_for(role) {
             continue;
@@ -36,11 +31,7 @@ const CHOSEN_IDS: &[&str] = &["customid", "customjobid"];
 
 fn one(command: &str, param: &ParamInfo, value: &Value<'_>) -> Result<(), ApiError> {
     if !is_given(param, value) {
-        return if param.required {
-            Err(ApiError::missing_param(command, &param.path))
-        } else {
-            Ok(())
-        };
+        return if param.required { Err(ApiError::missing_param(command, &param.path)) } else { Ok(()) };
     }
     if param.refused && !matches!(value, Value::Flag(false)) {
         return Err(ApiError::refused_param(command, &param.path));

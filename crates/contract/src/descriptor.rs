@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use prost::Message;
 use prost_reflect::{
-    DescriptorError, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor,
-    MethodDescriptor, ServiceDescriptor, Value as Dynamic,
+    DescriptorError, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
+    ServiceDescriptor, Value as Dynamic,
 };
 
 use crate::api::{self, Access, Command, Execution, Form, Ref, RoleType};
@@ -26,11 +26,7 @@ pub fn pool(areas: &[&[u8]]) -> Result<DescriptorPool, DescriptorError> {
 }
 
 /// The value of a message-valued option, decoded.
-fn option<M: Message + Default>(
-    pool: &DescriptorPool,
-    options: &DynamicMessage,
-    name: &str,
-) -> Option<M> {
+fn option<M: Message + Default>(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> Option<M> {
     let extension = pool.get_extension_by_name(name)?;
     if !options.has_extension(&extension) {
         return None;
@@ -53,53 +49,30 @@ pub fn field(field: &FieldDescriptor) -> api::Field {
 
 /// The `command` option of an RPC; none for internal ones.
 pub fn command_option(method: &MethodDescriptor) -> Option<Command> {
-    option(
-        method.parent_pool(),
-        &method.options(),
-        "arcus.api.v1.command",
-    )
+    option(method.parent_pool(), &method.options(), "arcus.api.v1.command")
 }
 
 /// The `owner` option of a service.
 pub fn owner(service: &ServiceDescriptor) -> Option<String> {
-    let extension = service
-        .parent_pool()
-        .get_extension_by_name("arcus.api.v1.owner")?;
+    let extension = service.parent_pool().get_extension_by_name("arcus.api.v1.owner")?;
     let options = service.options();
-    options.has_extension(&extension).then(|| {
-        options
-            .get_extension(&extension)
-            .as_str()
-            .map(str::to_owned)
-    })?
+    options.has_extension(&extension).then(|| options.get_extension(&extension).as_str().map(str::to_owned))?
 }
 
 /// Name of a field on the wire, by the one rule or by its option.
 pub fn wire_name(field: &FieldDescriptor, given: &str) -> String {
-    if given.is_empty() {
-        field.name().replace('_', "")
-    } else {
-        given.to_owned()
-    }
+    if given.is_empty() { field.name().replace('_', "") } else { given.to_owned() }
 }
 
 /// The comment of an RPC, service, message or field, as it stands in the proto.
 pub fn comment(file: &prost_reflect::FileDescriptor, path: &[i32]) -> String {
     let proto = file.file_descriptor_proto();
-    let locations = proto
-        .source_code_info
-        .as_ref()
-        .map(|info| info.location.as_slice())
-        .unwrap_or_default();
+    let locations = proto.source_code_info.as_ref().map(|info| info.location.as_slice()).unwrap_or_default();
     let Some(location) = locations.iter().find(|location| location.path == path) else {
         return String::new();
     };
     let lead = location.leading_comments().trim();
-    let text = if lead.is_empty() {
-        location.trailing_comments().trim()
-    } else {
-        lead
-    };
+    let text = if lead.is_empty() { location.trailing_comments().trim() } else { lead };
     text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
@@ -119,11 +92,8 @@ pub fn command(method: &MethodDescriptor) -> Option<CommandInfo> {
     let command = command_option(method)?;
     let service = method.parent_service();
     let execution = command.execution();
-    let result = if execution == Execution::Sync {
-        method.output().full_name().to_owned()
-    } else {
-        command.result.clone()
-    };
+    let result =
+        if execution == Execution::Sync { method.output().full_name().to_owned() } else { command.result.clone() };
     let response = if command.response.is_empty() {
         format!("{}response", command.name.to_lowercase())
     } else {
@@ -161,12 +131,7 @@ pub fn params(request: &MessageDescriptor) -> Table<ParamInfo> {
 }
 
 fn table(message: &MessageDescriptor, within: &str) -> Table<ParamInfo> {
-    Cow::Owned(
-        message
-            .fields()
-            .map(|field| param_info(&field, within))
-            .collect(),
-    )
+    Cow::Owned(message.fields().map(|field| param_info(&field, within)).collect())
 }
 
 fn param_info(field: &FieldDescriptor, within: &str) -> ParamInfo {
@@ -189,11 +154,7 @@ fn param_info(field: &FieldDescriptor, within: &str) -> ParamInfo {
         field: owned(field.name()),
         kind: wire_type(field, &option),
         required: option.required,
-        length: if option.length == 0 {
-            255
-        } else {
-            option.length
-        },
+        length: if option.length == 0 { 255 } else { option.length },
         positive: option.positive,
         not_empty: option.not_empty,
         reference: Ref::try_from(option.r#ref).unwrap_or(Ref::None),
@@ -216,9 +177,7 @@ pub fn wire_type(field: &FieldDescriptor, option: &api::Param) -> WireType {
     match (option.kind(), field.kind()) {
         _ if field.is_map() => WireType::Map,
         (_, Kind::Message(_)) => WireType::Map,
-        (kind, Kind::String) if field.is_list() && (refers || kind == api::Kind::Uuid) => {
-            WireType::UuidList
-        }
+        (kind, Kind::String) if field.is_list() && (refers || kind == api::Kind::Uuid) => WireType::UuidList,
         _ if field.is_list() => WireType::List,
         (api::Kind::Text, _) => WireType::String,
         (api::Kind::Uuid, _) => WireType::Uuid,
@@ -229,9 +188,7 @@ pub fn wire_type(field: &FieldDescriptor, option: &api::Param) -> WireType {
         (api::Kind::Short, _) => WireType::Short,
         (_, Kind::String) if refers => WireType::Uuid,
         (_, Kind::Bool) => WireType::Boolean,
-        (_, Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64) => {
-            WireType::Long
-        }
+        (_, Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64) => WireType::Long,
         (_, Kind::Float) => WireType::Float,
         (_, Kind::Double) => WireType::Double,
         (_, Kind::String | Kind::Bytes) => WireType::String,
@@ -244,12 +201,7 @@ fn owned(text: &str) -> Text {
 }
 
 fn roles(numbers: &[i32]) -> Table<RoleType> {
-    Cow::Owned(
-        numbers
-            .iter()
-            .filter_map(|n| RoleType::try_from(*n).ok())
-            .collect(),
-    )
+    Cow::Owned(numbers.iter().filter_map(|n| RoleType::try_from(*n).ok()).collect())
 }
 
 impl Values for DynamicMessage {
@@ -296,11 +248,7 @@ fn dynamic_value(value: &Dynamic) -> Value<'_> {
         Dynamic::Bytes(bytes) => Value::Count(bytes.len()),
         Dynamic::Message(_) => Value::Count(1),
         Dynamic::Map(map) => Value::Count(map.len()),
-        Dynamic::List(items)
-            if items
-                .first()
-                .is_some_and(|item| matches!(item, Dynamic::String(_))) =>
-        {
+        Dynamic::List(items) if items.first().is_some_and(|item| matches!(item, Dynamic::String(_))) => {
             Value::Items(items.iter().filter_map(Dynamic::as_str).collect())
         }
         Dynamic::List(items) => Value::Count(items.len()),

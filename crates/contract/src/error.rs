@@ -7,8 +7,7 @@ use tonic::{Code, Status};
 use crate::api::{EntityRef, ErrorDetail};
 
 /// What callers other than root admins read in place of internal details.
-pub const INTERNAL_TEXT: &str =
-    "Internal error executing command, please contact your system administrator";
+pub const INTERNAL_TEXT: &str = "Internal error executing command, please contact your system administrator";
 
 /// Metadata key under which a failed RPC carries its [`ErrorDetail`].
 const DETAIL_KEY: &str = "arcus-error-bin";
@@ -53,20 +52,11 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(code: u16, cs_code: i32, text: impl Into<String>) -> Self {
-        ApiError {
-            code,
-            cs_code,
-            text: text.into(),
-            internal_text: None,
-            entities: Vec::new(),
-        }
+        ApiError { code, cs_code, text: text.into(), internal_text: None, entities: Vec::new() }
     }
 
     fn hidden(code: u16, cs_code: i32, text: impl Into<String>) -> Self {
-        ApiError {
-            internal_text: Some(text.into()),
-            ..Self::new(code, cs_code, INTERNAL_TEXT)
-        }
+        ApiError { internal_text: Some(text.into()), ..Self::new(code, cs_code, INTERNAL_TEXT) }
     }
 
     /// 431/4350: a value that the command doesn't take.
@@ -162,9 +152,7 @@ impl ApiError {
     /// 431/9999: a required parameter is missing.
     pub fn missing_param(command: &str, param: &str) -> Self {
         let command = command.to_lowercase();
-        Self::request(format!(
-            "Unable to execute API command {command} due to missing parameter {param}"
-        ))
+        Self::request(format!("Unable to execute API command {command} due to missing parameter {param}"))
     }
 
     /// 431/9999: a value that isn't of the parameter's type.
@@ -194,10 +182,7 @@ impl ApiError {
 
     /// 431/9999: a parameter whose concept doesn't exist yet.
     pub fn refused_param(command: &str, param: &str) -> Self {
-        Self::invalid_value(
-            command,
-            &format!("Parameter {param} is not supported yet: leave it out."),
-        )
+        Self::invalid_value(command, &format!("Parameter {param} is not supported yet: leave it out."))
     }
 
     /// 431/9999: an empty text where none may be.
@@ -212,18 +197,13 @@ impl ApiError {
 
     fn invalid_value(command: &str, detail: &str) -> Self {
         let command = command.to_lowercase();
-        Self::request(format!(
-            "Unable to execute API command {command} due to invalid value. {detail}"
-        ))
+        Self::request(format!("Unable to execute API command {command} due to invalid value. {detail}"))
     }
 
     /// Names an entity that is involved.
     #[must_use]
     pub fn with_entity(mut self, uuid: impl Into<String>, description: impl Into<String>) -> Self {
-        self.entities.push(EntityRef {
-            uuid: uuid.into(),
-            description: description.into(),
-        });
+        self.entities.push(EntityRef { uuid: uuid.into(), description: description.into() });
         self
     }
 
@@ -236,11 +216,7 @@ impl ApiError {
 
     /// The text for a caller: root admins read internal details.
     pub fn text_for(&self, root_admin: bool) -> &str {
-        if root_admin {
-            self.full_text()
-        } else {
-            &self.text
-        }
+        if root_admin { self.full_text() } else { &self.text }
     }
 
     /// The text for logs and root admins.
@@ -318,10 +294,7 @@ fn shorten(text: &mut String) {
 
 impl From<Status> for ApiError {
     fn from(status: Status) -> Self {
-        let carried = status
-            .metadata()
-            .get_bin(DETAIL_KEY)
-            .and_then(|value| value.to_bytes().ok());
+        let carried = status.metadata().get_bin(DETAIL_KEY).and_then(|value| value.to_bytes().ok());
         if let Some(detail) = carried.and_then(|bytes| ErrorDetail::decode(bytes).ok()) {
             return detail.into();
         }

@@ -24,10 +24,7 @@ pub(crate) struct Leadership {
 
 impl Leadership {
     pub fn new(lost: CancellationToken, resign: CancellationToken) -> Leadership {
-        Leadership {
-            lost,
-            _resign: resign.drop_guard(),
-        }
+        Leadership { lost, _resign: resign.drop_guard() }
     }
 
     /// Fires when the lease is lost or the leader was deposed.

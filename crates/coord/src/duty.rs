@@ -49,10 +49,7 @@ impl Term {
             .await?;
         if held == 0 {
             self.lost.cancel();
-            return Err(ApiError::concurrent(format!(
-                "another replica has taken over the duty {}",
-                self.name
-            )));
+            return Err(ApiError::concurrent(format!("another replica has taken over the duty {}", self.name)));
         }
         Ok(())
     }
@@ -108,11 +105,7 @@ where
         }
     };
     // A child: a failed fence ends this turn, not more.
-    let term = Term {
-        name,
-        epoch,
-        lost: lost.child_token(),
-    };
+    let term = Term { name, epoch, lost: lost.child_token() };
     tracing::info!(duty = name, epoch, member, "leading");
     tokio::select! {
         () = term.lost() => tracing::info!(duty = name, epoch, "deposed"),
@@ -136,16 +129,12 @@ async fn take_over(db: &Db, name: &'static str, member: &str) -> Result<i64, Err
             .await?;
         if found == 0 {
             tx.exec(
-                Sql::new("INSERT INTO duties (name, epoch, seq, owner) VALUES (?, 1, 0, ?)")
-                    .bind(name)
-                    .bind(member),
+                Sql::new("INSERT INTO duties (name, epoch, seq, owner) VALUES (?, 1, 0, ?)").bind(name).bind(member),
             )
             .await?;
             return Ok::<_, Error>(1);
         }
-        tx.one(Sql::new("SELECT epoch FROM duties WHERE name = ?").bind(name))
-            .await?
-            .at(0)
+        tx.one(Sql::new("SELECT epoch FROM duties WHERE name = ?").bind(name)).await?.at(0)
     })
     .await
 }

@@ -28,11 +28,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The table of duties, migrated by whichever service starts first.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    owner: "coord",
-    file: "0001_duties.sql",
-    sql: include_str!("../migrations/0001_duties.sql"),
-}];
+pub const MIGRATIONS: &[Migration] =
+    &[Migration { owner: "coord", file: "0001_duties.sql", sql: include_str!("../migrations/0001_duties.sql") }];
 
 /// Coordination of replicas. Cheap to clone.
 #[derive(Clone)]
@@ -49,9 +46,7 @@ impl std::fmt::Debug for Coord {
 impl Coord {
     /// In-process. Several replicas in one process share clones of it.
     pub fn local() -> Coord {
-        Coord {
-            backend: Arc::new(local::Local::new()),
-        }
+        Coord { backend: Arc::new(local::Local::new()) }
     }
 
     /// Connects with etcd.
@@ -59,9 +54,7 @@ impl Coord {
     /// # Errors
     /// When no endpoint answers within the lease's time, or the configuration is wrong.
     pub async fn etcd(config: EtcdConfig) -> Result<Coord, CoordError> {
-        Ok(Coord {
-            backend: Arc::new(etcd::Etcd::connect(config).await?),
-        })
+        Ok(Coord { backend: Arc::new(etcd::Etcd::connect(config).await?) })
     }
 
     /// Joins as a replica. The membership is leased: it ends when it is dropped or its lease is lost.

@@ -28,15 +28,9 @@ struct Seat {
 
 impl Local {
     pub fn new() -> Local {
-        let shared = Shared {
-            members: Mutex::default(),
-            view: watch::channel(Arc::default()).0,
-            duties: Mutex::default(),
-        };
-        Local {
-            shared: Arc::new(shared),
-            topics: Topics::default(),
-        }
+        let shared =
+            Shared { members: Mutex::default(), view: watch::channel(Arc::default()).0, duties: Mutex::default() };
+        Local { shared: Arc::new(shared), topics: Topics::default() }
     }
 }
 
@@ -44,8 +38,7 @@ impl Shared {
     fn change(&self, f: impl FnOnce(&mut BTreeMap<String, Member>)) {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         f(&mut members);
-        self.view
-            .send_replace(Arc::new(members.values().cloned().collect()));
+        self.view.send_replace(Arc::new(members.values().cloned().collect()));
     }
 
     fn seat<T>(&self, duty: &str, f: impl FnOnce(&mut Seat) -> T) -> T {

@@ -31,11 +31,7 @@ pub struct Membership {
 impl Membership {
     /// `lost` fires when the lease is lost; `leave` is fired by dropping the membership.
     pub(crate) fn new(id: String, lost: CancellationToken, leave: CancellationToken) -> Membership {
-        Membership {
-            id,
-            lost,
-            _leave: leave.drop_guard(),
-        }
+        Membership { id, lost, _leave: leave.drop_guard() }
     }
 
     /// The member's id.

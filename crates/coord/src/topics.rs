@@ -40,12 +40,8 @@ pub(crate) struct Topics(Mutex<HashMap<String, broadcast::Sender<Notice>>>);
 impl Topics {
     pub fn subscribe(&self, topic: &str) -> Subscription {
         let mut topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = topics
-            .entry(topic.to_owned())
-            .or_insert_with(|| broadcast::channel(BACKLOG).0);
-        Subscription {
-            receiver: sender.subscribe(),
-        }
+        let sender = topics.entry(topic.to_owned()).or_insert_with(|| broadcast::channel(BACKLOG).0);
+        Subscription { receiver: sender.subscribe() }
     }
 
     pub fn send(&self, topic: &str, payload: &str) {

@@ -17,12 +17,7 @@ async fn connect(test: &testkit::TestDb) -> Db {
 }
 
 /// Runs a duty that only shows its terms, until the token fires.
-fn lead(
-    db: &Db,
-    coord: &Coord,
-    member: &'static str,
-    terms: &Arc<Mutex<Vec<Term>>>,
-) -> CancellationToken {
+fn lead(db: &Db, coord: &Coord, member: &'static str, terms: &Arc<Mutex<Vec<Term>>>) -> CancellationToken {
     let stop = CancellationToken::new();
     let (db, coord, terms, token) = (db.clone(), coord.clone(), terms.clone(), stop.clone());
     tokio::spawn(async move {
@@ -111,12 +106,7 @@ async fn only_one_leads_and_the_next_follows() {
     let stops: Vec<_> = ["a", "b", "c"].map(|m| lead(&db, &coord, m, &terms)).into();
     for n in 1..=5 {
         eventually(|| async { terms.lock().unwrap().get(n - 1).cloned() }).await;
-        let living = terms
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|t| !t.is_lost())
-            .count();
+        let living = terms.lock().unwrap().iter().filter(|t| !t.is_lost()).count();
         assert_eq!(living, 1, "exactly one leads");
         coord.depose("test").await.unwrap();
     }

@@ -13,12 +13,7 @@ const LEASE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn member(id: &str) -> Member {
-    Member {
-        id: id.into(),
-        service: "network".into(),
-        kinds: vec!["vm.deploy@1".into()],
-        ..Member::default()
-    }
+    Member { id: id.into(), service: "network".into(), kinds: vec!["vm.deploy@1".into()], ..Member::default() }
 }
 
 async fn connect(etcd: &Etcd) -> Coord {
@@ -28,12 +23,7 @@ async fn connect(etcd: &Etcd) -> Coord {
 }
 
 fn ids(coord: &Coord) -> Vec<String> {
-    coord
-        .members()
-        .borrow()
-        .iter()
-        .map(|m| m.id.clone())
-        .collect()
+    coord.members().borrow().iter().map(|m| m.id.clone()).collect()
 }
 
 async fn sees(coord: &Coord, wanted: &[&str]) {
@@ -62,8 +52,7 @@ async fn messages_arrive(a: Coord, b: Coord) {
     let hello = async {
         loop {
             a.publish("settings", "hello");
-            if let Ok(notice) = tokio::time::timeout(Duration::from_millis(200), there.next()).await
-            {
+            if let Ok(notice) = tokio::time::timeout(Duration::from_millis(200), there.next()).await {
                 assert_eq!(notice, Notice::Message("hello".into()));
                 return;
             }
@@ -73,10 +62,7 @@ async fn messages_arrive(a: Coord, b: Coord) {
     for n in 0..50 {
         a.publish("settings", &n.to_string());
     }
-    let (mut got, wanted) = (
-        HashSet::new(),
-        (0..50).map(|n| n.to_string()).collect::<HashSet<_>>(),
-    );
+    let (mut got, wanted) = (HashSet::new(), (0..50).map(|n| n.to_string()).collect::<HashSet<_>>());
     while !got.is_superset(&wanted) {
         if let Notice::Message(m) = tokio::time::timeout(PATIENCE, there.next()).await.unwrap() {
             got.insert(m);
@@ -89,11 +75,7 @@ async fn messages_arrive(a: Coord, b: Coord) {
         }
     }
     b.publish("outbox", "end");
-    assert_eq!(
-        other.next().await,
-        Notice::Message("end".into()),
-        "one topic doesn't hear another's messages"
-    );
+    assert_eq!(other.next().await, Notice::Message("end".into()), "one topic doesn't hear another's messages");
 }
 
 #[tokio::test]
@@ -162,16 +144,10 @@ async fn losing_etcd_pauses_duties_and_keeps_what_is_known() {
     let mut notices = b.subscribe("identity");
 
     etcd.kill();
-    tokio::time::timeout(PATIENCE, first.lost())
-        .await
-        .expect("the leader's own clock tells it");
+    tokio::time::timeout(PATIENCE, first.lost()).await.expect("the leader's own clock tells it");
     assert_eq!(ids(&b), ["a", "b"], "what was known stays");
     a.publish("identity", "user/7"); // waits for etcd
-    assert_eq!(
-        terms.lock().unwrap().len(),
-        1,
-        "nobody is elected meanwhile"
-    );
+    assert_eq!(terms.lock().unwrap().len(), 1, "nobody is elected meanwhile");
 
     etcd.restart().await;
     let second = eventually(|| async { terms.lock().unwrap().get(1).cloned() }).await;
@@ -179,16 +155,9 @@ async fn losing_etcd_pauses_duties_and_keeps_what_is_known() {
     sees(&a, &["a", "b"]).await;
     let mut heard = Vec::new();
     while !heard.contains(&Notice::Message("user/7".into())) {
-        heard.push(
-            tokio::time::timeout(PATIENCE, notices.next())
-                .await
-                .unwrap(),
-        );
+        heard.push(tokio::time::timeout(PATIENCE, notices.next()).await.unwrap());
     }
-    assert!(
-        heard.contains(&Notice::Missed),
-        "caches are dropped after an outage"
-    );
+    assert!(heard.contains(&Notice::Missed), "caches are dropped after an outage");
     stay.cancel();
     stop.cancel();
 }
@@ -199,13 +168,8 @@ async fn a_paused_etcd_counts_as_lost() {
     let coord = connect(&etcd).await;
     let membership = coord.join(member("a")).await.unwrap();
     etcd.process().signal("STOP");
-    tokio::time::timeout(LEASE * 3, membership.lost())
-        .await
-        .expect("lost by the own clock");
-    assert!(
-        coord.join(member("a2")).await.is_err(),
-        "joining fails in bounded time"
-    );
+    tokio::time::timeout(LEASE * 3, membership.lost()).await.expect("lost by the own clock");
+    assert!(coord.join(member("a2")).await.is_err(), "joining fails in bounded time");
     etcd.process().signal("CONT");
     let again = eventually(|| async { coord.join(member("a3")).await.ok() }).await;
     assert_eq!(again.id(), "a3");

@@ -54,11 +54,7 @@ impl Batch {
 pub trait Handler: Send + Sync {
     /// Handles the rows within `tx`, which also moves the cursor: each row is handled exactly once. May be run again for
     /// the same rows when the transaction has to be.
-    fn handle(
-        &self,
-        tx: &mut Tx,
-        rows: &[Numbered],
-    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    fn handle(&self, tx: &mut Tx, rows: &[Numbered]) -> impl Future<Output = Result<(), ApiError>> + Send;
 }
 
 impl Consumer {
@@ -69,13 +65,7 @@ impl Consumer {
     pub async fn new(db: &Db, coord: &Coord, name: &'static str) -> Result<Consumer, ApiError> {
         let numbered = coord.subscribe(NUMBERED);
         store::register(db, name).await?;
-        Ok(Consumer {
-            db: db.clone(),
-            name,
-            topics: &[],
-            numbered,
-            scanned: 0,
-        })
+        Ok(Consumer { db: db.clone(), name, topics: &[], numbered, scanned: 0 })
     }
 
     /// Only rows of these topics: "event", "usage", "change".
@@ -100,12 +90,7 @@ impl Consumer {
                 (Vec::new(), after)
             };
             if !rows.is_empty() {
-                return Ok(Batch {
-                    consumer: self.name,
-                    from,
-                    to,
-                    rows,
-                });
+                return Ok(Batch { consumer: self.name, from, to, rows });
             }
             self.scanned = to;
             if to - from >= SKIP {
@@ -119,11 +104,7 @@ impl Consumer {
     }
 
     async fn skip(&self, from: i64, to: i64) -> Result<(), ApiError> {
-        let moved = ::store::tx!(self.db, "skip-rows", |tx| store::advance(
-            tx, self.name, from, to
-        )
-        .await)
-        .await;
+        let moved = ::store::tx!(self.db, "skip-rows", |tx| store::advance(tx, self.name, from, to).await).await;
         match moved {
             Err(e) if e.is_transient() => Ok(()), // another replica moved it
             other => other,

@@ -36,19 +36,10 @@ impl Feed {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn new(
-        db: &Db,
-        coord: &Coord,
-        topics: &'static [&'static str],
-    ) -> Result<Feed, ApiError> {
+    pub async fn new(db: &Db, coord: &Coord, topics: &'static [&'static str]) -> Result<Feed, ApiError> {
         let numbered = coord.subscribe(NUMBERED);
         let seen = store::head(db).await?;
-        Ok(Feed {
-            db: db.clone(),
-            topics,
-            numbered,
-            seen,
-        })
+        Ok(Feed { db: db.clone(), topics, numbered, seen })
     }
 
     /// Waits for news.
@@ -63,8 +54,7 @@ impl Feed {
                 return Ok(News::Missed);
             }
             if head > self.seen {
-                let (rows, seen) =
-                    store::rows(&self.db, self.topics, self.seen, head, BATCH).await?;
+                let (rows, seen) = store::rows(&self.db, self.topics, self.seen, head, BATCH).await?;
                 // Looked at again: they may have been pruned while they were read.
                 if store::head_and_pruned(&self.db).await?.1 > self.seen {
                     continue;

@@ -27,11 +27,7 @@ use ::store::Migration;
 
 /// The outbox, migrated by whichever service starts first.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        owner: "events",
-        file: "0001_outbox.sql",
-        sql: include_str!("../migrations/0001_outbox.sql"),
-    },
+    Migration { owner: "events", file: "0001_outbox.sql", sql: include_str!("../migrations/0001_outbox.sql") },
     Migration {
         owner: "events",
         file: "0002_outbox_head.sql",

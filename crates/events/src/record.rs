@@ -62,12 +62,7 @@ pub struct EventRecord {
 
 impl EventRecord {
     /// An event caused by `caller` about something it owns.
-    pub fn new(
-        caller: &Caller,
-        kind: &str,
-        state: EventState,
-        description: impl Into<String>,
-    ) -> Self {
+    pub fn new(caller: &Caller, kind: &str, state: EventState, description: impl Into<String>) -> Self {
         EventRecord {
             uuid: model::new_uuid(),
             kind: kind.to_owned(),

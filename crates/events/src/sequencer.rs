@@ -69,11 +69,7 @@ mod tests {
     use testkit::wait_until;
 
     async fn kept(db: &Db) -> i64 {
-        db.one(Sql::new("SELECT COUNT(*) FROM outbox"))
-            .await
-            .unwrap()
-            .at(0)
-            .unwrap()
+        db.one(Sql::new("SELECT COUNT(*) FROM outbox")).await.unwrap().at(0).unwrap()
     }
 
     testkit::databases! {

@@ -27,10 +27,7 @@ async fn connect(test: &testkit::TestDb) -> Db {
 }
 
 fn change(id: i64) -> Record {
-    Record::Change {
-        kind: "host".into(),
-        id,
-    }
+    Record::Change { kind: "host".into(), id }
 }
 
 async fn write(db: &Db, ids: std::ops::Range<i64>) {
@@ -51,13 +48,7 @@ fn sequence(db: &Db, coord: &Coord, member: &'static str) -> CancellationToken {
 
 fn consume(db: &Db, coord: &Coord) -> tokio::task::JoinHandle<()> {
     let (db, coord) = (db.clone(), coord.clone());
-    tokio::spawn(async move {
-        Consumer::new(&db, &coord, "test")
-            .await
-            .unwrap()
-            .run(&Keep)
-            .await
-    })
+    tokio::spawn(async move { Consumer::new(&db, &coord, "test").await.unwrap().run(&Keep).await })
 }
 
 /// Writes what it gets into a table.
@@ -66,25 +57,15 @@ struct Keep;
 impl Handler for Keep {
     async fn handle(&self, tx: &mut Tx, rows: &[Numbered]) -> Result<(), ApiError> {
         for row in rows {
-            let Record::Change { id, .. } = row.record else {
-                panic!("only changes are written")
-            };
-            tx.exec(
-                Sql::new("INSERT INTO handled (seq, id) VALUES (?, ?)")
-                    .bind(row.seq)
-                    .bind(id),
-            )
-            .await?;
+            let Record::Change { id, .. } = row.record else { panic!("only changes are written") };
+            tx.exec(Sql::new("INSERT INTO handled (seq, id) VALUES (?, ?)").bind(row.seq).bind(id)).await?;
         }
         Ok(())
     }
 }
 
 async fn handled(db: &Db) -> Vec<i64> {
-    let rows = db
-        .all(Sql::new("SELECT id FROM handled ORDER BY seq"))
-        .await
-        .unwrap();
+    let rows = db.all(Sql::new("SELECT id FROM handled ORDER BY seq")).await.unwrap();
     rows.iter().map(|r| r.at(0).unwrap()).collect()
 }
 
@@ -221,12 +202,5 @@ testkit::databases! {
 }
 
 async fn head(db: &Db) -> i64 {
-    eventually(|| async {
-        db.optional(Sql::new("SELECT seq FROM outbox_head"))
-            .await
-            .unwrap()
-    })
-    .await
-    .at(0)
-    .unwrap()
+    eventually(|| async { db.optional(Sql::new("SELECT seq FROM outbox_head")).await.unwrap() }).await.at(0).unwrap()
 }

@@ -152,7 +152,8 @@ impl Run {
 
     fn compare<S: Scenario>(&self, scenario: &S, succeeded: &str, state: Option<JobState>) -> Result<(), String> {
         let done = self.job.state == JobState::Done;
-        let good = if done { self.after == succeeded } else { scenario.may_fail_as(&self.before, succeeded, &self.after) };
+        let good =
+            if done { self.after == succeeded } else { scenario.may_fail_as(&self.before, succeeded, &self.after) };
         let told = format!("with {:?} the job ended as {:?} ({:?})", self.faults, self.job.state, self.job.error());
         if let Some(state) = state
             && state != self.job.state

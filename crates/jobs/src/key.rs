@@ -5,7 +5,7 @@ use contract::api::Caller;
 use std::time::Duration;
 use tonic::metadata::{AsciiMetadataValue, BinaryMetadataValue, MetadataMap};
 
-const JOB: &str = "arcus-job";
+const JOB: &str = telemetry::JOB;
 const STEP: &str = "arcus-step-bin";
 const UNDO: &str = "arcus-undo-bin";
 /// Longest step path that a receiver can keep.

@@ -32,13 +32,21 @@ impl Engine {
         let Some(registered) = self.register(&run) else {
             return;
         };
-        self.spawn(async move {
+        // Made in the course of the request that accepted the job, when it is run at once: one trace.
+        let span = tracing::info_span!(
+            "job",
+            request_id = run.facts.caller.request_id,
+            job_id = run.facts.id,
+            kind = run.facts.kind
+        );
+        let work = async move {
             let _registered = registered;
             let Ok(_worker) = run.engine.workers.acquire().await else {
                 return;
             };
             run.drive(undoing).await;
-        });
+        };
+        self.spawn(tracing::Instrument::instrument(work, span));
     }
 }
 

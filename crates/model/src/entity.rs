@@ -67,7 +67,9 @@ pub const fn source_of(kind: Ref) -> Option<EntitySource> {
         Ref::ImageStore => source("image_stores", Nobody),
         Ref::Volume => source("volumes", Account),
         Ref::Template => source("templates", AccountOrPublic),
-        Ref::Iso => Some(EntitySource { table: "templates", ownership: AccountOrPublic, condition: Some("format = 'ISO'") }),
+        Ref::Iso => {
+            Some(EntitySource { table: "templates", ownership: AccountOrPublic, condition: Some("format = 'ISO'") })
+        }
         Ref::OsType => source("os_types", Nobody),
         Ref::OsCategory => source("os_categories", Nobody),
         Ref::HypervisorCapabilities => source("hypervisor_caps", Nobody),

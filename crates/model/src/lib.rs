@@ -9,9 +9,9 @@ pub mod scope;
 pub mod state;
 pub mod tags;
 
+pub use contract::Page;
 pub use entity::{Entity, EntitySource, Ownership};
 pub use ids::*;
-pub use contract::Page;
 pub use paging::Paged;
 pub use scope::{ListScope, Owner, ScopeRequest};
 

@@ -114,9 +114,7 @@ pub async fn domains(db: &Db, ids: impl IntoIterator<Item = i64>) -> Result<Hash
     db.all(Sql::new("SELECT id, uuid, name, name_path, path FROM domains WHERE ").in_list("id", ids))
         .await?
         .iter()
-        .map(|r| {
-            Ok((r.at(0)?, DomainName { uuid: r.at(1)?, name: r.at(2)?, name_path: r.at(3)?, path: r.at(4)? }))
-        })
+        .map(|r| Ok((r.at(0)?, DomainName { uuid: r.at(1)?, name: r.at(2)?, name_path: r.at(3)?, path: r.at(4)? })))
         .collect()
 }
 

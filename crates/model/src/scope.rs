@@ -19,11 +19,7 @@ pub struct Owner {
 impl Owner {
     /// The caller as an owner.
     pub fn caller(caller: &Caller) -> Owner {
-        Owner {
-            account_id: caller.account_id,
-            domain_id: caller.domain_id,
-            domain_path: caller.domain_path.clone(),
-        }
+        Owner { account_id: caller.account_id, domain_id: caller.domain_id, domain_path: caller.domain_path.clone() }
     }
 }
 
@@ -172,13 +168,17 @@ async fn named_account(db: &Db, caller: &Caller, name: &str, domain: i64) -> Res
 async fn find_account(db: &Db, name: &str, domain: i64) -> Result<Owner, ApiError> {
     let row = db
         .optional(
-            Sql::new("SELECT id, domain_id, domain_path FROM accounts WHERE domain_id = ? AND name = ? AND removed IS NULL")
-                .bind(domain)
-                .bind(name),
+            Sql::new(
+                "SELECT id, domain_id, domain_path FROM accounts WHERE domain_id = ? AND name = ? AND removed IS NULL",
+            )
+            .bind(domain)
+            .bind(name),
         )
         .await?;
     match row {
-        Some(r) => Ok(Owner { account_id: r.get("id")?, domain_id: r.get("domain_id")?, domain_path: r.get("domain_path")? }),
+        Some(r) => {
+            Ok(Owner { account_id: r.get("id")?, domain_id: r.get("domain_id")?, domain_path: r.get("domain_path")? })
+        }
         None => Err(ApiError::param(format!("Unable to find account {name} in the domain given"))),
     }
 }

@@ -35,7 +35,8 @@ macro_rules! states {
 }
 
 fn word<T>(word: String, column: &str, parse: fn(&str) -> Option<T>) -> store::Result<T> {
-    parse(&word).ok_or_else(|| store::Error::Column { column: column.to_owned(), reason: format!("unknown state {word}") })
+    parse(&word)
+        .ok_or_else(|| store::Error::Column { column: column.to_owned(), reason: format!("unknown state {word}") })
 }
 
 states! {

@@ -43,9 +43,7 @@ pub struct Node {
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node")
-            .field("replica", &self.replica)
-            .finish_non_exhaustive()
+        f.debug_struct("Node").field("replica", &self.replica).finish_non_exhaustive()
     }
 }
 
@@ -73,28 +71,11 @@ impl Node {
     ///
     /// # Errors
     /// When the settings can't be read.
-    pub async fn new(
-        db: Db,
-        coord: Coord,
-        peers: Peers,
-        vault: Vault,
-        replica: String,
-    ) -> Result<Node, ApiError> {
-        let settings =
-            Settings::load_sealed(&db, &coord, Some(Arc::new(SealSettings(vault.clone())))).await?;
+    pub async fn new(db: Db, coord: Coord, peers: Peers, vault: Vault, replica: String) -> Result<Node, ApiError> {
+        let settings = Settings::load_sealed(&db, &coord, Some(Arc::new(SealSettings(vault.clone())))).await?;
         let rpc = Rpc::new(db.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let node = Node {
-            db,
-            coord,
-            settings,
-            peers,
-            vault,
-            rpc,
-            replica,
-            tasks,
-            stop,
-        };
+        let node = Node { db, coord, settings, peers, vault, rpc, replica, tasks, stop };
         node.spawn("outbox-nudges", events::forward_nudges(node.coord.clone()));
         Ok(node)
     }
@@ -106,21 +87,11 @@ impl Node {
     /// When the database doesn't answer.
     #[allow(clippy::expect_used)] // a test that can't set up its parts has failed
     pub async fn for_tests(db: Db) -> (Node, Arc<LocalNet>) {
-        db.migrate(coord::MIGRATIONS)
-            .await
-            .expect("the tables of coord");
-        db.migrate(config::MIGRATIONS)
-            .await
-            .expect("the tables of config");
+        db.migrate(coord::MIGRATIONS).await.expect("the tables of coord");
+        db.migrate(config::MIGRATIONS).await.expect("the tables of config");
         let net = LocalNet::new();
         let peers = Peers::local(&net);
-        let node = Node::new(
-            db,
-            Coord::local(),
-            peers,
-            Vault::ephemeral(),
-            replica_id("test"),
-        );
+        let node = Node::new(db, Coord::local(), peers, Vault::ephemeral(), replica_id("test"));
         (node.await.expect("the settings"), net)
     }
 
@@ -135,8 +106,7 @@ impl Node {
                 },
             }
         };
-        self.tasks
-            .spawn(work.instrument(tracing::info_span!("task", name)));
+        self.tasks.spawn(work.instrument(tracing::info_span!("task", name)));
     }
 
     /// Campaigns for a singleton duty in the background, and runs `body` while leading ([`coord::run_duty`]).
@@ -145,29 +115,16 @@ impl Node {
         F: Fn(Term) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let (db, coord, replica, stop) = (
-            self.db.clone(),
-            self.coord.clone(),
-            self.replica.clone(),
-            self.stop.clone(),
-        );
-        self.spawn(name, async move {
-            coord::run_duty(&db, &coord, name, &replica, stop, body).await
-        });
+        let (db, coord, replica, stop) = (self.db.clone(), self.coord.clone(), self.replica.clone(), self.stop.clone());
+        self.spawn(name, async move { coord::run_duty(&db, &coord, name, &replica, stop, body).await });
     }
 
     /// Ends all background work; waits at most `patience` for it.
     pub async fn shut_down(&self, patience: Duration) {
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(patience, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                left = self.tasks.len(),
-                "background work didn't end in time"
-            );
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "background work didn't end in time");
         }
     }
 }

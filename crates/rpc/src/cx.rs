@@ -63,7 +63,8 @@ impl Refs {
     pub fn living(&self, param: &str) -> Result<Option<&Entity>, ApiError> {
         match self.one(param) {
             Some(e) if e.removed => {
-                Err(ApiError::param(format!("the entity that {param} names has been removed")).with_entity(&e.uuid, param))
+                Err(ApiError::param(format!("the entity that {param} names has been removed"))
+                    .with_entity(&e.uuid, param))
             }
             found => Ok(found),
         }
@@ -78,7 +79,8 @@ impl Refs {
             .iter()
             .map(|e| {
                 if e.removed {
-                    Err(ApiError::param(format!("an entity that {param} names has been removed")).with_entity(&e.uuid, param))
+                    Err(ApiError::param(format!("an entity that {param} names has been removed"))
+                        .with_entity(&e.uuid, param))
                 } else {
                     Ok(I::from(e.id))
                 }
@@ -155,6 +157,10 @@ pub fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
 /// A request in the name of `caller`.
 pub fn request<T>(caller: &Caller, message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
+    telemetry::propagate::inject(request.metadata_mut());
+    if let Ok(id) = caller.request_id.parse() {
+        request.metadata_mut().insert(telemetry::REQUEST_ID, id);
+    }
     request.metadata_mut().insert_bin(CALLER, MetadataValue::from_bytes(&caller.encode_to_vec()));
     request
 }

@@ -57,9 +57,8 @@ impl Db {
         loop {
             let r = crate::tx!(self, "take-ids", |tx| {
                 // The UPDATE comes first: it locks the row, so the SELECT sees what this transaction wrote.
-                let found = tx
-                    .exec(Sql::new("UPDATE ids SET next = next + ? WHERE kind = ?").bind(n).bind(kind))
-                    .await?;
+                let found =
+                    tx.exec(Sql::new("UPDATE ids SET next = next + ? WHERE kind = ?").bind(n).bind(kind)).await?;
                 if found == 0 {
                     tx.exec(Sql::new("INSERT INTO ids (kind, next) VALUES (?, ?)").bind(kind).bind(1 + n)).await?;
                     return Ok::<_, Error>(1);

@@ -77,10 +77,14 @@ async fn apply(tx: &mut crate::Tx, m: &Migration, step: i64, text: &str, sum: &s
     match tx.exec(text).await {
         Ok(_) => {}
         // CREATE INDEX has no IF NOT EXISTS on MySQL: an index or column that a killed run made is as good.
-        Err(Error::Other(why)) if why.starts_with("Duplicate key name") || why.starts_with("Duplicate column name") => {}
+        Err(Error::Other(why)) if why.starts_with("Duplicate key name") || why.starts_with("Duplicate column name") => {
+        }
         Err(Error::Other(why)) if why.contains("already exists") => {}
         Err(e) => {
-            return Err(Error::Migration { file: format!("{}/{} step {step}", m.owner, m.file), reason: e.to_string() });
+            return Err(Error::Migration {
+                file: format!("{}/{} step {step}", m.owner, m.file),
+                reason: e.to_string(),
+            });
         }
     }
     let record = Sql::new("INSERT INTO schema_steps (owner, file, step, checksum, applied) VALUES (?, ?, ?, ?, ?)")

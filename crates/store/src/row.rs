@@ -80,12 +80,15 @@ impl Column for i32 {
 }
 
 fn narrow(v: i64, column: &str) -> Result<i32> {
-    i32::try_from(v).map_err(|_| Error::Column { column: column.to_owned(), reason: format!("{v} is no 32-bit number") })
+    i32::try_from(v)
+        .map_err(|_| Error::Column { column: column.to_owned(), reason: format!("{v} is no 32-bit number") })
 }
 
 fn failed(column: &str, e: sqlx::Error) -> Error {
     match e {
-        sqlx::Error::ColumnDecode { source, .. } => Error::Column { column: column.to_owned(), reason: source.to_string() },
+        sqlx::Error::ColumnDecode { source, .. } => {
+            Error::Column { column: column.to_owned(), reason: source.to_string() }
+        }
         other => Error::Column { column: column.to_owned(), reason: other.to_string() },
     }
 }

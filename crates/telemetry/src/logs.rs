@@ -66,30 +66,16 @@ impl Drop for Guard {
 /// # Errors
 /// A filter that can't be read, an exporter that can't be built, or a second call.
 pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
-    let directives = std::env::var("ARCUS_LOG")
-        .ok()
-        .or_else(|| options.filter.clone())
-        .unwrap_or_else(|| "info".into());
-    let filter = EnvFilter::try_new(&directives)
-        .map_err(|e| TelemetryError::Filter(directives, e.to_string()))?;
-    let provider = options
-        .otlp
-        .as_deref()
-        .map(|url| export(&options.service, url))
-        .transpose()?;
+    let directives =
+        std::env::var("ARCUS_LOG").ok().or_else(|| options.filter.clone()).unwrap_or_else(|| "info".into());
+    let filter = EnvFilter::try_new(&directives).map_err(|e| TelemetryError::Filter(directives, e.to_string()))?;
+    let provider = options.otlp.as_deref().map(|url| export(&options.service, url)).transpose()?;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let traces = provider
-        .as_ref()
-        .map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer("arcus")));
+    let traces = provider.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer("arcus")));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match options.format {
         LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(true)
-            .boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
     };
     tracing_subscriber::registry()
         .with(filter)
@@ -106,11 +92,6 @@ fn export(service: &str, url: &str) -> Result<SdkTracerProvider, TelemetryError>
         .with_endpoint(url)
         .build()
         .map_err(|e| TelemetryError::Export(e.to_string()))?;
-    let resource = Resource::builder()
-        .with_service_name(service.to_owned())
-        .build();
-    Ok(SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_resource(resource)
-        .build())
+    let resource = Resource::builder().with_service_name(service.to_owned()).build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }

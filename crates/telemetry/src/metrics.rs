@@ -19,10 +19,8 @@ pub type Labels = Vec<(&'static str, String)>;
 pub struct Seconds;
 
 /// From a tenth of a millisecond to two minutes.
-const BUCKETS: [f64; 16] = [
-    0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
-    120.0,
-];
+const BUCKETS: [f64; 16] =
+    [0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
 impl MetricConstructor<Histogram> for Seconds {
     fn new_metric(&self) -> Histogram {
@@ -45,12 +43,8 @@ struct All {
     histograms: HashMap<&'static str, Histograms>,
 }
 
-static ALL: LazyLock<Mutex<All>> = LazyLock::new(|| {
-    Mutex::new(All {
-        registry: Registry::with_prefix("arcus"),
-        ..All::default()
-    })
-});
+static ALL: LazyLock<Mutex<All>> =
+    LazyLock::new(|| Mutex::new(All { registry: Registry::with_prefix("arcus"), ..All::default() }));
 
 fn all<T>(f: impl FnOnce(&mut All) -> T) -> T {
     f(&mut ALL.lock().unwrap_or_else(PoisonError::into_inner))
@@ -110,23 +104,12 @@ mod tests {
 
     #[test]
     fn the_same_name_is_the_same_metric() {
-        counters("test_calls", "Calls")
-            .get_or_create(&vec![("service", "a".into())])
-            .inc();
-        counters("test_calls", "Calls")
-            .get_or_create(&vec![("service", "a".into())])
-            .inc();
-        histograms("test_seconds", "Time")
-            .get_or_create(&Vec::new())
-            .observe(0.003);
-        gauges("test_open", "Open")
-            .get_or_create(&Vec::new())
-            .set(3);
+        counters("test_calls", "Calls").get_or_create(&vec![("service", "a".into())]).inc();
+        counters("test_calls", "Calls").get_or_create(&vec![("service", "a".into())]).inc();
+        histograms("test_seconds", "Time").get_or_create(&Vec::new()).observe(0.003);
+        gauges("test_open", "Open").get_or_create(&Vec::new()).set(3);
         let text = text();
-        assert!(
-            text.contains("arcus_test_calls_total{service=\"a\"} 2"),
-            "{text}"
-        );
+        assert!(text.contains("arcus_test_calls_total{service=\"a\"} 2"), "{text}");
         assert!(text.contains("arcus_test_seconds_count{} 1"), "{text}");
         assert!(text.contains("arcus_test_open{} 3"), "{text}");
         assert_eq!(text.matches("# HELP arcus_test_calls").count(), 1);

@@ -31,6 +31,20 @@ pub fn follow_headers(span: &tracing::Span, headers: &http::HeaderMap) {
     }
 }
 
+/// The span of an incoming gRPC call, for `Server::trace_fn`: goes on with the caller's trace, and puts the request's id
+/// and, for calls of a job's step, the job's number into every log line of the handler.
+pub fn call_span<B>(request: &http::Request<B>) -> tracing::Span {
+    let text = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let span = tracing::info_span!(
+        "call",
+        path = request.uri().path(),
+        request_id = text(crate::REQUEST_ID),
+        job_id = text(crate::JOB).and_then(|key| key.split('.').next()),
+    );
+    follow_headers(&span, request.headers());
+    span
+}
+
 fn adopt(span: &tracing::Span, carrier: &dyn Extractor) {
     let parent: Context = TraceContextPropagator::new().extract(carrier);
     if parent.span().span_context().is_valid() {
@@ -43,8 +57,7 @@ struct Outgoing<'m>(&'m mut MetadataMap);
 
 impl Injector for Outgoing<'_> {
     fn set(&mut self, key: &str, value: String) {
-        if let (Ok(key), Ok(value)) = (AsciiMetadataKey::from_bytes(key.as_bytes()), value.parse())
-        {
+        if let (Ok(key), Ok(value)) = (AsciiMetadataKey::from_bytes(key.as_bytes()), value.parse()) {
             self.0.insert(key, value);
         }
     }
@@ -92,16 +105,10 @@ mod tests {
         assert!(metadata.is_empty(), "no span, no parent");
         let near = tracing::info_span!("near");
         near.in_scope(|| inject(&mut metadata));
-        let sent = metadata
-            .get("traceparent")
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let sent = metadata.get("traceparent").unwrap().to_str().unwrap().to_owned();
         let far = tracing::info_span!("far");
         follow(&far, &metadata);
-        let trace =
-            |span: &tracing::Span| span.context().span().span_context().trace_id().to_string();
+        let trace = |span: &tracing::Span| span.context().span().span_context().trace_id().to_string();
         assert_eq!(trace(&far), trace(&near));
         assert!(sent.contains(&trace(&near)));
     }

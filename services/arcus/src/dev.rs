@@ -112,7 +112,8 @@ pub async fn run(args: DevArgs) -> Result<()> {
     .await?;
     let endpoint = format!("http://{}/client/api", reachable(stack.api));
     let (key, secret) = (&stack.keys.0, stack.keys.1.expose());
-    let shown = DevJson { endpoint: &endpoint, username: USER, password: password.expose(), apikey: key, secretkey: secret };
+    let shown =
+        DevJson { endpoint: &endpoint, username: USER, password: password.expose(), apikey: key, secretkey: secret };
     write_private(&dev_json, &serde_json::to_vec_pretty(&shown)?)?;
     println!("arcus: serving after {} ms", begun.elapsed().as_millis());
     let api = ApiClient::new(&endpoint, key, secret);

@@ -119,7 +119,9 @@ impl Stack {
 }
 
 async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("the port for {what}, {address}: is another Arcus running?"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("the port for {what}, {address}: is another Arcus running?"))
 }
 
 /// The same surroundings as a replica of `service`, which is a member from now on: others leave its jobs alone.
@@ -141,6 +143,7 @@ fn serve(node: &Node, net: &Arc<LocalNet>, service: &'static str, routes: Routes
     let stop = node.stop.clone();
     node.tasks.spawn(async move {
         let served = Server::builder()
+            .trace_fn(telemetry::propagate::call_span)
             .initial_connection_window_size(8 * 1024 * 1024)
             .initial_stream_window_size(1024 * 1024)
             .add_routes(routes)
@@ -177,7 +180,10 @@ async fn listen_for_agents(node: &Node, pki: Arc<Pki>, listener: TcpListener, ro
     let sans = vec![pki::San::Dns("localhost".into()), pki::San::Ip(listener.local_addr()?.ip())];
     let identity = pki.service_identity("orchestrator", &sans).await.context("a certificate for agents")?;
     let credentials = pki::Credentials::new(identity);
-    node.spawn("agent-certificate", pki.clone().keep("orchestrator".into(), sans, credentials.clone(), node.stop.clone()));
+    node.spawn(
+        "agent-certificate",
+        pki.clone().keep("orchestrator".into(), sans, credentials.clone(), node.stop.clone()),
+    );
     let tls = pki::ServerTls::new(pki, credentials, pki::ClientAuth::Optional);
     let incoming = pki::TlsIncoming::new(listener, tls);
     let stop = node.stop.clone();

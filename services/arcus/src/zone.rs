@@ -15,56 +15,84 @@ const HOST: &str = "cpucore=64&cpuspeed=8000&memory=274877906944";
 /// # Errors
 /// The first step that fails, with the API's text.
 pub async fn build(api: &ApiClient, name: &str, hosts: usize, say: impl Fn(&str)) -> Result<()> {
-    let zone = found_or(api, "listZones", "zone", &[("name", name)], |z| text(z, "name") == name, || async {
-        say("zone");
-        let params = [
-            ("name", name),
-            ("networktype", "Advanced"),
-            ("dns1", "192.0.2.53"),
-            ("internaldns1", "192.0.2.53"),
-            ("guestcidraddress", "10.1.1.0/24"),
-        ];
-        api.call("createZone", &params).await?.get("zone").cloned().context("createZone answered no zone")
-    })
+    let zone = found_or(
+        api,
+        "listZones",
+        "zone",
+        &[("name", name)],
+        |z| text(z, "name") == name,
+        || async {
+            say("zone");
+            let params = [
+                ("name", name),
+                ("networktype", "Advanced"),
+                ("dns1", "192.0.2.53"),
+                ("internaldns1", "192.0.2.53"),
+                ("guestcidraddress", "10.1.1.0/24"),
+            ];
+            api.call("createZone", &params).await?.get("zone").cloned().context("createZone answered no zone")
+        },
+    )
     .await?;
     let zone = id(&zone)?;
     let in_zone = [("zoneid", zone.as_str())];
     physical_network(api, &zone, name, &say).await?;
     let pod_name = format!("{name}-pod");
-    let pod = found_or(api, "listPods", "pod", &in_zone, |p| text(p, "name") == pod_name, || async {
-        say("pod");
-        let range = [
-            ("zoneid", zone.as_str()),
-            ("name", pod_name.as_str()),
-            ("gateway", "172.16.0.1"),
-            ("netmask", "255.255.0.0"),
-            ("startip", "172.16.0.2"),
-            ("endip", "172.16.255.254"),
-        ];
-        api.call("createPod", &range).await?.get("pod").cloned().context("createPod answered no pod")
-    })
+    let pod = found_or(
+        api,
+        "listPods",
+        "pod",
+        &in_zone,
+        |p| text(p, "name") == pod_name,
+        || async {
+            say("pod");
+            let range = [
+                ("zoneid", zone.as_str()),
+                ("name", pod_name.as_str()),
+                ("gateway", "172.16.0.1"),
+                ("netmask", "255.255.0.0"),
+                ("startip", "172.16.0.2"),
+                ("endip", "172.16.255.254"),
+            ];
+            api.call("createPod", &range).await?.get("pod").cloned().context("createPod answered no pod")
+        },
+    )
     .await?;
     let pod = id(&pod)?;
-    found_or(api, "listVlanIpRanges", "vlaniprange", &in_zone, |r| text(r, "startip") == "192.168.0.2", || async {
-        say("public addresses");
-        let range = [
-            ("zoneid", zone.as_str()),
-            ("vlan", "50"),
-            ("gateway", "192.168.0.1"),
-            ("netmask", "255.255.240.0"),
-            ("startip", "192.168.0.2"),
-            ("endip", "192.168.9.254"),
-            ("forvirtualnetwork", "true"),
-        ];
-        api.call("createVlanIpRange", &range).await?.get("vlan").cloned().context("no range")
-    })
+    found_or(
+        api,
+        "listVlanIpRanges",
+        "vlaniprange",
+        &in_zone,
+        |r| text(r, "startip") == "192.168.0.2",
+        || async {
+            say("public addresses");
+            let range = [
+                ("zoneid", zone.as_str()),
+                ("vlan", "50"),
+                ("gateway", "192.168.0.1"),
+                ("netmask", "255.255.240.0"),
+                ("startip", "192.168.0.2"),
+                ("endip", "192.168.9.254"),
+                ("forvirtualnetwork", "true"),
+            ];
+            api.call("createVlanIpRange", &range).await?.get("vlan").cloned().context("no range")
+        },
+    )
     .await?;
     clusters(api, &zone, &pod, name, hosts, &say).await?;
-    found_or(api, "listImageStores", "imagestore", &in_zone, |_| true, || async {
-        say("secondary storage");
-        let store = [("provider", "NFS"), ("zoneid", zone.as_str()), ("url", "nfs://192.0.2.10/export/secondary")];
-        api.call("addImageStore", &store).await?.get("imagestore").cloned().context("no image store")
-    })
+    found_or(
+        api,
+        "listImageStores",
+        "imagestore",
+        &in_zone,
+        |_| true,
+        || async {
+            say("secondary storage");
+            let store = [("provider", "NFS"), ("zoneid", zone.as_str()), ("url", "nfs://192.0.2.10/export/secondary")];
+            api.call("addImageStore", &store).await?.get("imagestore").cloned().context("no image store")
+        },
+    )
     .await?;
     api.call("updateZone", &[("id", &zone), ("allocationstate", "Enabled")]).await?;
     first_vm(api, &zone, name, &say).await
@@ -101,7 +129,9 @@ async fn physical_network(api: &ApiClient, zone: &str, name: &str, say: &impl Fn
             continue;
         }
         say("virtual router provider");
-        for element in list(api, "listVirtualRouterElements", "virtualrouterelement", &[("nspid", &provider_id)]).await? {
+        for element in
+            list(api, "listVirtualRouterElements", "virtualrouterelement", &[("nspid", &provider_id)]).await?
+        {
             api.run("configureVirtualRouterElement", &[("id", &id(&element)?), ("enabled", "true")]).await?;
         }
         api.run("updateNetworkServiceProvider", &[("id", &provider_id), ("state", "Enabled")]).await?;
@@ -109,14 +139,7 @@ async fn physical_network(api: &ApiClient, zone: &str, name: &str, say: &impl Fn
     Ok(())
 }
 
-async fn clusters(
-    api: &ApiClient,
-    zone: &str,
-    pod: &str,
-    name: &str,
-    hosts: usize,
-    say: &impl Fn(&str),
-) -> Result<()> {
+async fn clusters(api: &ApiClient, zone: &str, pod: &str, name: &str, hosts: usize, say: &impl Fn(&str)) -> Result<()> {
     for c in 0..hosts.div_ceil(HOSTS_A_CLUSTER).max(1) {
         let cluster_name = format!("{name}-cluster{c}");
         let in_pod = [("podid", pod)];
@@ -154,18 +177,25 @@ async fn clusters(
         }
         let pool_name = format!("{name}-primary{c}");
         let of_cluster = [("clusterid", cluster.as_str())];
-        found_or(api, "listStoragePools", "storagepool", &of_cluster, |p| text(p, "name") == pool_name, || async {
-            say("primary storage");
-            let url = format!("nfs://192.0.2.10/export/{pool_name}");
-            let params = [
-                ("zoneid", zone),
-                ("podid", pod),
-                ("clusterid", cluster.as_str()),
-                ("name", pool_name.as_str()),
-                ("url", url.as_str()),
-            ];
-            api.call("createStoragePool", &params).await?.get("storagepool").cloned().context("no storage pool")
-        })
+        found_or(
+            api,
+            "listStoragePools",
+            "storagepool",
+            &of_cluster,
+            |p| text(p, "name") == pool_name,
+            || async {
+                say("primary storage");
+                let url = format!("nfs://192.0.2.10/export/{pool_name}");
+                let params = [
+                    ("zoneid", zone),
+                    ("podid", pod),
+                    ("clusterid", cluster.as_str()),
+                    ("name", pool_name.as_str()),
+                    ("url", url.as_str()),
+                ];
+                api.call("createStoragePool", &params).await?.get("storagepool").cloned().context("no storage pool")
+            },
+        )
         .await?;
     }
     Ok(())

@@ -88,12 +88,21 @@ pub fn caller(principal: &Principal, behalf: OnBehalf, command: &str) -> Vec<u8>
 ///
 /// # Errors
 /// What the service says, or 534 when it can't be reached.
-pub async fn unary(channel: Channel, path: PathAndQuery, caller: &[u8], message: Bytes) -> Result<Bytes, ApiError> {
+pub async fn unary(
+    channel: Channel,
+    path: PathAndQuery,
+    caller: &[u8],
+    request_id: &str,
+    message: Bytes,
+) -> Result<Bytes, ApiError> {
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST);
     grpc.ready().await.map_err(|e| ApiError::unavailable(format!("{path}: {e}")))?;
     let mut request = Request::new(message);
     request.metadata_mut().insert_bin(rpc::CALLER, MetadataValue::from_bytes(caller));
     telemetry::propagate::inject(request.metadata_mut());
+    if let Ok(id) = request_id.parse() {
+        request.metadata_mut().insert(telemetry::REQUEST_ID, id);
+    }
     Ok(grpc.unary(request, path, RawCodec).await?.into_inner())
 }
 

@@ -109,8 +109,9 @@ impl Gateway {
         if entry.info.owner == SELF {
             return self.answer_itself(principal, entry, &message).await;
         }
+        let request_id = behalf.request_id.clone();
         let caller = call::caller(principal, behalf, &entry.info.name);
-        call::unary(self.channel(entry)?, entry.path.clone(), &caller, message).await
+        call::unary(self.channel(entry)?, entry.path.clone(), &caller, &request_id, message).await
     }
 
     /// Calls the RPC that says what a command would do.
@@ -127,8 +128,9 @@ impl Gateway {
         let Some(plan) = &entry.plan else { return Err(no_plan(entry)) };
         // Whoever sees a plan may try another: a plan never takes part in idempotency.
         let behalf = OnBehalf { idempotency_key: None, request_hash: Vec::new(), ..behalf };
+        let request_id = behalf.request_id.clone();
         let caller = call::caller(principal, behalf, &entry.info.name);
-        call::unary(self.channel(entry)?, plan.path.clone(), &caller, message).await
+        call::unary(self.channel(entry)?, plan.path.clone(), &caller, &request_id, message).await
     }
 
     fn channel(&self, entry: &Entry) -> Result<tonic::transport::Channel, ApiError> {

@@ -75,7 +75,13 @@ impl Orchestrator {
         let world = World { node: node.clone(), jobs: builder.handle(), hub: hub.clone() };
         let index = placement::Index::default();
         index.load(&node.db).await?;
-        let vms = Arc::new(vm::VmWorld { node, jobs: builder.handle(), hub, index });
+        let vms = Arc::new(vm::VmWorld {
+            node,
+            jobs: builder.handle(),
+            hub,
+            index,
+            names: vm::name_cache::NameCache::default(),
+        });
         let own = Arc::new(world.clone());
         let builder = builder.register::<tag::ChangeTags>(own.clone()).register::<host::reconnect::Reconnect>(own);
         Ok(Orchestrator { world, builder: vm::register(builder, &vms), vms })

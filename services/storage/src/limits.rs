@@ -52,7 +52,8 @@ pub async fn resize(
     bytes: i64,
 ) -> Result<ReserveResponse, ApiError> {
     let items = vec![ResourceAmount { r#type: PRIMARY_STORAGE, amount: bytes }];
-    let request = ReserveRequest { key: key(volume_uuid), account_id: account, items, reserver: s.node.replica.clone() };
+    let request =
+        ReserveRequest { key: key(volume_uuid), account_id: account, items, reserver: s.node.replica.clone() };
     Ok(client(s).reserve(rpc::cx::request(caller, request)).await?.into_inner())
 }
 

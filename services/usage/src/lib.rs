@@ -21,11 +21,7 @@ use tonic::service::Routes;
 
 /// The service's own tables.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        owner: "usage",
-        file: "0001_events.sql",
-        sql: include_str!("../migrations/0001_events.sql"),
-    },
+    Migration { owner: "usage", file: "0001_events.sql", sql: include_str!("../migrations/0001_events.sql") },
     Migration {
         owner: "usage",
         file: "0002_usage_events.sql",
@@ -38,21 +34,10 @@ pub const MIGRATIONS: &[Migration] = &[
 /// # Errors
 /// Those of the database.
 pub async fn start(node: Node) -> Result<Routes, ApiError> {
-    let (db, coord, member, stop) = (
-        node.db.clone(),
-        node.coord.clone(),
-        node.replica.clone(),
-        node.stop.clone(),
-    );
-    node.spawn("outbox-sequencer", async move {
-        events::run_sequencer(&db, &coord, &member, stop).await
-    });
-    consume(&node, "event-archive", |consumer| async move {
-        consumer.only(&["event"]).run(&archive::Archive).await
-    });
-    consume(&node, "usage-events", |consumer| async move {
-        consumer.only(&["usage"]).run(&metering::Metering).await
-    });
+    let (db, coord, member, stop) = (node.db.clone(), node.coord.clone(), node.replica.clone(), node.stop.clone());
+    node.spawn("outbox-sequencer", async move { events::run_sequencer(&db, &coord, &member, stop).await });
+    consume(&node, "event-archive", |consumer| async move { consumer.only(&["event"]).run(&archive::Archive).await });
+    consume(&node, "usage-events", |consumer| async move { consumer.only(&["usage"]).run(&metering::Metering).await });
     let purging = node.clone();
     node.duty("event-purge", move |term| purge::run(purging.clone(), term));
     Ok(Routes::new(EventsServer::new(api::Events::new(node))))

@@ -17,9 +17,7 @@ pub(crate) async fn run(node: Node, term: Term) {
         if days > 0 {
             purge(&node, &term, days).await;
         }
-        let pause = u64::try_from(node.settings.get(keys::EVENT_PURGE_INTERVAL))
-            .unwrap_or(0)
-            .max(1);
+        let pause = u64::try_from(node.settings.get(keys::EVENT_PURGE_INTERVAL)).unwrap_or(0).max(1);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(pause)) => {}
             _ = changes.changed() => {} // the delay may have been lowered

@@ -45,59 +45,28 @@ impl World {
         .unwrap();
         let (node, net) = Node::for_tests(db).await;
         let routes = arcus_usage::start(node.clone()).await.unwrap();
-        tokio::spawn(
-            Server::builder()
-                .add_routes(routes)
-                .serve_with_incoming(net.listen("usage")),
-        );
-        World {
-            node,
-            client: EventsClient::new(net.channel("usage")),
-        }
+        tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(net.listen("usage")));
+        World { node, client: EventsClient::new(net.channel("usage")) }
     }
 
-    async fn list(
-        &self,
-        caller: &Caller,
-        request: ListEventsRequest,
-    ) -> Result<ListEventsResponse, ApiError> {
-        let answer = self
-            .client
-            .clone()
-            .list(rpc::cx::request(caller, request))
-            .await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(ApiError::from)
+    async fn list(&self, caller: &Caller, request: ListEventsRequest) -> Result<ListEventsResponse, ApiError> {
+        let answer = self.client.clone().list(rpc::cx::request(caller, request)).await;
+        answer.map(tonic::Response::into_inner).map_err(ApiError::from)
     }
 
     async fn descriptions(&self, caller: &Caller, request: ListEventsRequest) -> Vec<String> {
         let listed = self.list(caller, request).await.unwrap();
         assert_eq!(listed.count, Some(listed.event.len() as i64));
-        listed
-            .event
-            .into_iter()
-            .map(|e| e.description.unwrap())
-            .collect()
+        listed.event.into_iter().map(|e| e.description.unwrap()).collect()
     }
 
     async fn record(&self, records: &[Record]) {
-        store::tx!(self.node.db, "record", |tx| events::record(tx, records)
-            .await)
-        .await
-        .unwrap();
+        store::tx!(self.node.db, "record", |tx| events::record(tx, records).await).await.unwrap();
     }
 
     async fn archived(&self, n: i64) {
-        let count = || async {
-            self.node
-                .db
-                .one(Sql::new("SELECT COUNT(*) FROM events"))
-                .await
-                .unwrap()
-                .at::<i64>(0)
-                .unwrap()
-        };
+        let count =
+            || async { self.node.db.one(Sql::new("SELECT COUNT(*) FROM events")).await.unwrap().at::<i64>(0).unwrap() };
         wait_until(|| async { count().await == n }, PATIENCE).await;
     }
 }
@@ -119,10 +88,7 @@ fn caller(id: i64, name: &str, role: RoleType) -> Caller {
 
 fn event(caller: &Caller, kind: &str, state: EventState, text: &str, ago: Duration) -> EventRecord {
     let created = now_micros() - ago.as_micros() as i64;
-    EventRecord {
-        created,
-        ..EventRecord::new(caller, kind, state, text)
-    }
+    EventRecord { created, ..EventRecord::new(caller, kind, state, text) }
 }
 
 testkit::databases! {
@@ -271,13 +237,8 @@ async fn event_types_are_those_of_the_contract() {
     let test = testkit::TestDb::sqlite();
     let world = World::new(&test).await;
     let user = caller(10, "ann", RoleType::User);
-    let answer = world
-        .client
-        .clone()
-        .list_types(rpc::cx::request(&user, ListEventTypesRequest {}))
-        .await
-        .unwrap()
-        .into_inner();
+    let answer =
+        world.client.clone().list_types(rpc::cx::request(&user, ListEventTypesRequest {})).await.unwrap().into_inner();
     assert_eq!(answer.count, Some(364));
     assert_eq!(answer.event_type.len(), 364);
     assert_eq!(answer.event_type[0].name.as_deref(), Some("VM.CREATE"));

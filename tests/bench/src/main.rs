@@ -80,7 +80,14 @@ async fn main() -> Result<()> {
     let deployed = deploy(&api, &ids, &cli).await?;
     println!("memory with {} VMs: {} MiB resident", deployed.len(), server.resident_mib());
     for clients in [1, 8, 32] {
-        list(&api, clients, cli.seconds, "listVirtualMachines", &[("page", "1"), ("pagesize", "20"), ("listall", "true")]).await?;
+        list(
+            &api,
+            clients,
+            cli.seconds,
+            "listVirtualMachines",
+            &[("page", "1"), ("pagesize", "20"), ("listall", "true")],
+        )
+        .await?;
     }
     for clients in [1, 8, 32] {
         list(&api, clients, cli.seconds, "listZones", &[]).await?;
@@ -102,8 +109,15 @@ struct Ids {
 impl Ids {
     async fn find(api: &ApiClient) -> Result<Ids> {
         let zone = first(api, "listZones", "zone", &[]).await?;
-        let template = first(api, "listTemplates", "template", &[("templatefilter", "featured"), ("zoneid", &zone)]).await?;
-        let small = [("name", "bench.tiny"), ("displaytext", "bench"), ("cpunumber", "1"), ("cpuspeed", "100"), ("memory", "128")];
+        let template =
+            first(api, "listTemplates", "template", &[("templatefilter", "featured"), ("zoneid", &zone)]).await?;
+        let small = [
+            ("name", "bench.tiny"),
+            ("displaytext", "bench"),
+            ("cpunumber", "1"),
+            ("cpuspeed", "100"),
+            ("memory", "128"),
+        ];
         let made = api.call("createServiceOffering", &small).await?;
         let offering = text(&made, "/serviceoffering/id")?;
         let by_name = [("name", "DefaultIsolatedNetworkOfferingWithSourceNatService")];
@@ -188,12 +202,21 @@ async fn destroy(api: &Arc<ApiClient>, vms: Vec<String>, clients: usize) -> Resu
         .filter(|failed| futures::future::ready(*failed))
         .count()
         .await;
-    println!("destroy + expunge: {n} VMs, {clients} clients: {:.1}/s, {failed} failed", n as f64 / begun.elapsed().as_secs_f64());
+    println!(
+        "destroy + expunge: {n} VMs, {clients} clients: {:.1}/s, {failed} failed",
+        n as f64 / begun.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
 /// A closed loop of reads: `clients` at once for `seconds`.
-async fn list(api: &Arc<ApiClient>, clients: usize, seconds: u64, command: &'static str, params: &'static [(&str, &str)]) -> Result<()> {
+async fn list(
+    api: &Arc<ApiClient>,
+    clients: usize,
+    seconds: u64,
+    command: &'static str,
+    params: &'static [(&str, &str)],
+) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(seconds);
     let workers = (0..clients).map(|_| {
         let api = api.clone();

@@ -14,10 +14,9 @@ pub async fn run() -> Result<()> {
     let dir = tempfile::tempdir()?;
     println!("disk: {:.0} synchronous 4 KiB writes/s", flushes(&dir.path().join("flush"))?);
     let server = MariaDb::start(Durability::Disk).await;
-    for (name, url) in [
-        ("SQLite", format!("sqlite:{}", dir.path().join("raw.db").display())),
-        ("MariaDB", server.fresh_url()),
-    ] {
+    for (name, url) in
+        [("SQLite", format!("sqlite:{}", dir.path().join("raw.db").display())), ("MariaDB", server.fresh_url())]
+    {
         let db = Db::connect(&DbConfig { url, connections: 64 }).await?;
         store::tx!(db, "raw", |tx| {
             tx.exec("CREATE TABLE IF NOT EXISTS raw (id VARCHAR(40) PRIMARY KEY, n BIGINT NOT NULL)").await?;

@@ -35,7 +35,12 @@ impl Server {
             command.arg("--database").arg(database.fresh_url());
         }
         let begun = Instant::now();
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().context(binary.to_owned())?;
+        let mut process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context(binary.to_owned())?;
         let mut lines = BufReader::new(process.stdout.take().context("its output")?).lines();
         let mut start_millis = 0;
         // It tells when it serves, and ends its greeting with "try next" once the zone stands.
@@ -50,7 +55,10 @@ impl Server {
             }
             Ok(false)
         };
-        ensure!(tokio::time::timeout(Duration::from_secs(180), told).await.context("the zone took too long")??, "arcus dev ended");
+        ensure!(
+            tokio::time::timeout(Duration::from_secs(180), told).await.context("the zone took too long")??,
+            "arcus dev ended"
+        );
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let dev = serde_json::from_slice(&std::fs::read(data.join("dev.json"))?)?;
         Ok(Server { process, dev, start_millis, _database: database, _dir: dir })

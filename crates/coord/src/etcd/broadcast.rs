@@ -50,9 +50,7 @@ impl Outbound {
             pending.messages.clear();
             pending.overflowed = true;
         }
-        pending
-            .messages
-            .insert((topic.to_owned(), payload.to_owned()));
+        pending.messages.insert((topic.to_owned(), payload.to_owned()));
         drop(pending);
         self.wake.notify_one();
     }
@@ -69,16 +67,8 @@ impl Outbound {
 }
 
 /// Starts to send and to hear, until `end`.
-pub(crate) fn start(
-    client: Client,
-    prefix: String,
-    topics: Arc<Topics>,
-    end: CancellationToken,
-) -> Outbound {
-    let outbound = Outbound {
-        pending: Arc::default(),
-        wake: Arc::default(),
-    };
+pub(crate) fn start(client: Client, prefix: String, topics: Arc<Topics>, end: CancellationToken) -> Outbound {
+    let outbound = Outbound { pending: Arc::default(), wake: Arc::default() };
     let me = uuid::Uuid::new_v4().to_string();
     let sending = send_all(client.clone(), prefix.clone(), me.clone(), outbound.clone());
     let hearing = hear_all(client, prefix, me, topics);
@@ -108,60 +98,27 @@ async fn send_all(client: Client, prefix: String, me: String, outbound: Outbound
     }
 }
 
-async fn send(
-    client: &Client,
-    prefix: &str,
-    me: &str,
-    pending: &Pending,
-) -> Result<(), CoordError> {
+async fn send(client: &Client, prefix: &str, me: &str, pending: &Pending) -> Result<(), CoordError> {
     let mut by_topic: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (topic, payload) in &pending.messages {
         by_topic.entry(topic).or_default().push(payload.clone());
     }
     let mut puts = Vec::new();
     if pending.overflowed {
-        puts.push(put(
-            prefix,
-            "",
-            Envelope {
-                from: me.to_owned(),
-                messages: Vec::new(),
-                missed: true,
-            },
-        )?);
+        puts.push(put(prefix, "", Envelope { from: me.to_owned(), messages: Vec::new(), missed: true })?);
     }
     for (topic, messages) in by_topic {
         for chunk in messages.chunks(MESSAGES_AT_ONCE) {
-            puts.push(put(
-                prefix,
-                topic,
-                Envelope {
-                    from: me.to_owned(),
-                    messages: chunk.to_vec(),
-                    missed: false,
-                },
-            )?);
+            puts.push(put(prefix, topic, Envelope { from: me.to_owned(), messages: chunk.to_vec(), missed: false })?);
         }
     }
     while !puts.is_empty() {
         // A transaction writes each key once.
         let mut keys = BTreeSet::new();
-        let (now, later): (Vec<_>, Vec<_>) = puts
-            .into_iter()
-            .partition(|p| keys.len() < TOPICS_AT_ONCE && keys.insert(p.key.clone()));
-        let success = now
-            .into_iter()
-            .map(|p| pb::RequestOp {
-                request: Some(Op::RequestPut(p)),
-            })
-            .collect();
-        client
-            .txn(pb::TxnRequest {
-                compare: Vec::new(),
-                success,
-                failure: Vec::new(),
-            })
-            .await?;
+        let (now, later): (Vec<_>, Vec<_>) =
+            puts.into_iter().partition(|p| keys.len() < TOPICS_AT_ONCE && keys.insert(p.key.clone()));
+        let success = now.into_iter().map(|p| pb::RequestOp { request: Some(Op::RequestPut(p)) }).collect();
+        client.txn(pb::TxnRequest { compare: Vec::new(), success, failure: Vec::new() }).await?;
         puts = later;
     }
     Ok(())
@@ -169,11 +126,7 @@ async fn send(
 
 fn put(prefix: &str, topic: &str, envelope: Envelope) -> Result<pb::PutRequest, CoordError> {
     let value = serde_json::to_vec(&envelope).map_err(|e| CoordError::Config(e.to_string()))?;
-    Ok(pb::PutRequest {
-        key: format!("{prefix}{topic}").into_bytes(),
-        value,
-        lease: 0,
-    })
+    Ok(pb::PutRequest { key: format!("{prefix}{topic}").into_bytes(), value, lease: 0 })
 }
 
 async fn hear_all(client: Client, prefix: String, me: String, topics: Arc<Topics>) {
@@ -193,13 +146,7 @@ async fn hear_all(client: Client, prefix: String, me: String, topics: Arc<Topics
     }
 }
 
-async fn hear(
-    client: &Client,
-    prefix: &str,
-    me: &str,
-    topics: &Topics,
-    next: &mut Option<i64>,
-) -> Ended {
+async fn hear(client: &Client, prefix: &str, me: &str, topics: &Topics, next: &mut Option<i64>) -> Ended {
     let from = match *next {
         Some(revision) => revision,
         None => match client.range(prefix.as_bytes(), Vec::new()).await {

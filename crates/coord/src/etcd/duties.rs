@@ -37,10 +37,7 @@ pub(crate) async fn campaign(
     candidate: &str,
 ) -> Result<Leadership, CoordError> {
     let nonce = uuid::Uuid::new_v4().to_string();
-    let holder = Holder {
-        member: candidate.to_owned(),
-        nonce,
-    };
+    let holder = Holder { member: candidate.to_owned(), nonce };
     let value = serde_json::to_vec(&holder).map_err(|e| CoordError::Config(e.to_string()))?;
     loop {
         let session = sessions.get().await?;
@@ -59,48 +56,25 @@ pub(crate) async fn campaign(
 }
 
 /// Tries to create the key. The call runs on its own, so that a candidate who withdraws meanwhile leaves no key behind.
-async fn try_once(
-    client: &Client,
-    session: &Arc<Session>,
-    key: &str,
-    value: &[u8],
-) -> Result<Try, CoordError> {
+async fn try_once(client: &Client, session: &Arc<Session>, key: &str, value: &[u8]) -> Result<Try, CoordError> {
     let (sender, receiver) = oneshot::channel();
-    let (client, lease, key, value) = (
-        client.clone(),
-        session.lease,
-        key.to_owned(),
-        value.to_vec(),
-    );
+    let (client, lease, key, value) = (client.clone(), session.lease, key.to_owned(), value.to_vec());
     tokio::spawn(async move {
         let tried = create(&client, &key, &value, lease).await;
         if let Err(Ok(Try::Won(revision))) = sender.send(tried) {
             let _ = client.delete_if(&key, written_at(&key, revision)).await;
         }
     });
-    receiver
-        .await
-        .unwrap_or_else(|_| Err(CoordError::Unavailable("the election was cut off".into())))
+    receiver.await.unwrap_or_else(|_| Err(CoordError::Unavailable("the election was cut off".into())))
 }
 
 async fn create(client: &Client, key: &str, value: &[u8], lease: i64) -> Result<Try, CoordError> {
-    let put = pb::PutRequest {
-        key: key.as_bytes().to_vec(),
-        value: value.to_vec(),
-        lease,
-    };
-    let read = pb::RangeRequest {
-        key: key.as_bytes().to_vec(),
-        range_end: Vec::new(),
-    };
+    let put = pb::PutRequest { key: key.as_bytes().to_vec(), value: value.to_vec(), lease };
+    let read = pb::RangeRequest { key: key.as_bytes().to_vec(), range_end: Vec::new() };
     let txn = pb::TxnRequest {
         compare: vec![absent(key)],
-        success: vec![pb::RequestOp {
-            request: Some(Op::RequestPut(put)),
-        }],
-        failure: vec![pb::RequestOp {
-            request: Some(Op::RequestRange(read)),
-        }],
+        success: vec![pb::RequestOp { request: Some(Op::RequestPut(put)) }],
+        failure: vec![pb::RequestOp { request: Some(Op::RequestRange(read)) }],
     };
     let answer = client.txn(txn).await?;
     let revision = answer.header.map_or(0, |h| h.revision);

@@ -18,12 +18,7 @@ pub(crate) struct Members {
 
 impl Members {
     /// Follows the members below `prefix` until `end`.
-    pub fn start(
-        client: Client,
-        prefix: String,
-        grace: Duration,
-        end: CancellationToken,
-    ) -> Members {
+    pub fn start(client: Client, prefix: String, grace: Duration, end: CancellationToken) -> Members {
         let (sender, view) = watch::channel(Arc::default());
         let follower = Follower {
             client,
@@ -46,12 +41,7 @@ impl Members {
         self.view.clone()
     }
 
-    pub async fn join(
-        &self,
-        client: &Client,
-        sessions: &Sessions,
-        member: Member,
-    ) -> Result<Membership, CoordError> {
+    pub async fn join(&self, client: &Client, sessions: &Sessions, member: Member) -> Result<Membership, CoordError> {
         let session = sessions.get_soon().await?;
         let key = format!("{}{}", self.prefix, member.id);
         let value = serde_json::to_vec(&member).map_err(|e| CoordError::Config(e.to_string()))?;
@@ -97,16 +87,8 @@ impl Follower {
 
     /// Lists, then watches until the watch breaks.
     async fn follow(&mut self) -> Result<(), CoordError> {
-        let listed = self
-            .client
-            .range(self.prefix.as_bytes(), prefix_end(&self.prefix))
-            .await?;
-        let alive: BTreeMap<String, Member> = listed
-            .kvs
-            .iter()
-            .filter_map(read)
-            .map(|m| (m.id.clone(), m))
-            .collect();
+        let listed = self.client.range(self.prefix.as_bytes(), prefix_end(&self.prefix)).await?;
+        let alive: BTreeMap<String, Member> = listed.kvs.iter().filter_map(read).map(|m| (m.id.clone(), m)).collect();
         let until = Instant::now() + self.grace;
         for id in self.known.keys().filter(|id| !alive.contains_key(*id)) {
             self.doubtful.entry(id.clone()).or_insert(until);
@@ -118,13 +100,7 @@ impl Follower {
         }
         self.show();
         let revision = listed.header.map_or(0, |h| h.revision) + 1;
-        let opened = Watch::open(
-            &self.client,
-            &self.prefix,
-            prefix_end(&self.prefix),
-            revision,
-        )
-        .await;
+        let opened = Watch::open(&self.client, &self.prefix, prefix_end(&self.prefix), revision).await;
         let mut watch = opened.map_err(broken)?;
         loop {
             let doubt_ends = self.doubtful.values().min().copied();
@@ -179,9 +155,7 @@ async fn sleep_until(when: Option<Instant>) {
 
 fn broken(ended: Ended) -> CoordError {
     match ended {
-        Ended::Compacted(revision) => {
-            CoordError::Unavailable(format!("revisions before {revision} are gone"))
-        }
+        Ended::Compacted(revision) => CoordError::Unavailable(format!("revisions before {revision} are gone")),
         Ended::Broken(error) => error,
     }
 }

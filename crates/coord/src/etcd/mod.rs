@@ -88,36 +88,16 @@ impl Etcd {
         let end = CancellationToken::new();
         let topics = Arc::new(Topics::default());
         let sessions = Sessions::start(client.clone(), config.lease, end.clone()).await?;
-        let members = members::Members::start(
-            client.clone(),
-            format!("{prefix}/members/"),
-            config.lease,
-            end.clone(),
-        );
-        let outbound = broadcast::start(
-            client.clone(),
-            format!("{prefix}/topics/"),
-            topics.clone(),
-            end.clone(),
-        );
-        Ok(Etcd {
-            client,
-            prefix,
-            sessions,
-            members,
-            topics,
-            outbound,
-            _end: end.drop_guard(),
-        })
+        let members = members::Members::start(client.clone(), format!("{prefix}/members/"), config.lease, end.clone());
+        let outbound = broadcast::start(client.clone(), format!("{prefix}/topics/"), topics.clone(), end.clone());
+        Ok(Etcd { client, prefix, sessions, members, topics, outbound, _end: end.drop_guard() })
     }
 }
 
 #[async_trait::async_trait]
 impl Backend for Etcd {
     async fn join(&self, member: Member) -> Result<Membership, CoordError> {
-        self.members
-            .join(&self.client, &self.sessions, member)
-            .await
+        self.members.join(&self.client, &self.sessions, member).await
     }
 
     fn members(&self) -> channel::Receiver<Arc<Vec<Member>>> {
@@ -135,18 +115,10 @@ impl Backend for Etcd {
     }
 
     async fn campaign(&self, duty: &str, candidate: &str) -> Result<Leadership, CoordError> {
-        duties::campaign(
-            &self.client,
-            &self.sessions,
-            format!("{}/duties/{duty}", self.prefix),
-            candidate,
-        )
-        .await
+        duties::campaign(&self.client, &self.sessions, format!("{}/duties/{duty}", self.prefix), candidate).await
     }
 
     async fn depose(&self, duty: &str) -> Result<(), CoordError> {
-        self.client
-            .delete(&format!("{}/duties/{duty}", self.prefix))
-            .await
+        self.client.delete(&format!("{}/duties/{duty}", self.prefix)).await
     }
 }

@@ -25,18 +25,11 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// Gets the first lease, and keeps one from then on until `end`.
-    pub async fn start(
-        client: Client,
-        ttl: Duration,
-        end: CancellationToken,
-    ) -> Result<Sessions, CoordError> {
+    pub async fn start(client: Client, ttl: Duration, end: CancellationToken) -> Result<Sessions, CoordError> {
         let (first, valid_until) = grant(&client, ttl).await?;
         let (sender, current) = watch::channel(Some(first.clone()));
         tokio::spawn(keep(client, ttl, end, sender, first, valid_until));
-        Ok(Sessions {
-            current,
-            patience: ttl,
-        })
+        Ok(Sessions { current, patience: ttl })
     }
 
     /// The present session; waits for one.
@@ -61,13 +54,7 @@ async fn grant(client: &Client, ttl: Duration) -> Result<(Arc<Session>, Instant)
     let granted = client.grant(ttl).await?;
     // The server may give more than was asked for; we count by the shorter one.
     let valid_until = sent + ttl.min(Duration::from_secs(granted.ttl.max(1).unsigned_abs()));
-    Ok((
-        Arc::new(Session {
-            lease: granted.id,
-            lost: CancellationToken::new(),
-        }),
-        valid_until,
-    ))
+    Ok((Arc::new(Session { lease: granted.id, lost: CancellationToken::new() }), valid_until))
 }
 
 async fn keep(
@@ -122,25 +109,15 @@ async fn keep_alive(client: &Client, lease: i64, ttl: Duration, mut valid_until:
         let (requests, stream) = mpsc::channel(4);
         let sent = Instant::now();
         // The server answers the call itself only with its first message: the request must be there already.
-        if requests
-            .try_send(pb::LeaseKeepAliveRequest { id: lease })
-            .is_err()
-        {
+        if requests.try_send(pb::LeaseKeepAliveRequest { id: lease }).is_err() {
             return;
         }
         let mut lessor = client.lease_client();
-        let opened = timeout_at(
-            valid_until,
-            lessor.lease_keep_alive(ReceiverStream::new(stream)),
-        )
-        .await;
+        let opened = timeout_at(valid_until, lessor.lease_keep_alive(ReceiverStream::new(stream))).await;
         let mut answers = match opened {
             Err(_) => return,
             Ok(Err(_)) => {
-                if timeout_at(valid_until, tokio::time::sleep(beat / 4))
-                    .await
-                    .is_err()
-                {
+                if timeout_at(valid_until, tokio::time::sleep(beat / 4)).await.is_err() {
                     return;
                 }
                 continue;
@@ -157,10 +134,7 @@ async fn keep_alive(client: &Client, lease: i64, ttl: Duration, mut valid_until:
             }
             tokio::time::sleep(beat).await;
             sent = Instant::now();
-            if requests
-                .try_send(pb::LeaseKeepAliveRequest { id: lease })
-                .is_err()
-            {
+            if requests.try_send(pb::LeaseKeepAliveRequest { id: lease }).is_err() {
                 break;
             }
         }

@@ -25,12 +25,7 @@ pub(crate) struct Token(Arc<RwLock<Option<AsciiMetadataValue>>>);
 
 impl Interceptor for Token {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = self
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-        {
+        if let Some(token) = self.0.read().unwrap_or_else(PoisonError::into_inner).clone() {
             request.metadata_mut().insert("token", token);
         }
         Ok(request)
@@ -54,11 +49,8 @@ impl From<Status> for CoordError {
 
 impl Client {
     pub async fn connect(config: &EtcdConfig) -> Result<Client, CoordError> {
-        let endpoints: Vec<Endpoint> = config
-            .endpoints
-            .iter()
-            .map(|url| endpoint(config, url))
-            .collect::<Result<_, _>>()?;
+        let endpoints: Vec<Endpoint> =
+            config.endpoints.iter().map(|url| endpoint(config, url)).collect::<Result<_, _>>()?;
         let channel = match <[Endpoint; 1]>::try_from(endpoints) {
             Ok([single]) => single.connect_lazy(),
             Err(several) if several.is_empty() => {
@@ -67,12 +59,7 @@ impl Client {
             Err(several) => Channel::balance_list(several.into_iter()),
         };
         let user = config.user.clone().map(Arc::new);
-        let client = Client {
-            channel,
-            token: Token::default(),
-            user,
-            patience: config.lease,
-        };
+        let client = Client { channel, token: Token::default(), user, patience: config.lease };
         client.authenticate().await?;
         Ok(client)
     }
@@ -82,30 +69,18 @@ impl Client {
         let Some(user) = &self.user else {
             return Ok(());
         };
-        let request = pb::AuthenticateRequest {
-            name: user.0.clone(),
-            password: user.1.clone(),
-        };
+        let request = pb::AuthenticateRequest { name: user.0.clone(), password: user.1.clone() };
         let mut auth = pb::auth_client::AuthClient::new(self.channel.clone());
         let answer = self.limit(auth.authenticate(request)).await?;
-        let token = answer
-            .token
-            .parse()
-            .map_err(|_| CoordError::Config("etcd gave a token that is no text".into()))?;
+        let token = answer.token.parse().map_err(|_| CoordError::Config("etcd gave a token that is no text".into()))?;
         *self.token.0.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
         Ok(())
     }
 
-    async fn limit<T>(
-        &self,
-        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-    ) -> Result<T, CoordError> {
+    async fn limit<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, CoordError> {
         match tokio::time::timeout(self.patience, call).await {
             Ok(answer) => Ok(answer?.into_inner()),
-            Err(_) => Err(CoordError::Unavailable(format!(
-                "no answer within {:?}",
-                self.patience
-            ))),
+            Err(_) => Err(CoordError::Unavailable(format!("no answer within {:?}", self.patience))),
         }
     }
 
@@ -123,49 +98,23 @@ impl Client {
 
     pub async fn grant(&self, ttl: Duration) -> Result<pb::LeaseGrantResponse, CoordError> {
         let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
-        self.limit(
-            self.lease_client()
-                .lease_grant(pb::LeaseGrantRequest { ttl, id: 0 }),
-        )
-        .await
+        self.limit(self.lease_client().lease_grant(pb::LeaseGrantRequest { ttl, id: 0 })).await
     }
 
     pub async fn revoke(&self, id: i64) -> Result<(), CoordError> {
-        self.limit(
-            self.lease_client()
-                .lease_revoke(pb::LeaseRevokeRequest { id }),
-        )
-        .await
-        .map(drop)
+        self.limit(self.lease_client().lease_revoke(pb::LeaseRevokeRequest { id })).await.map(drop)
     }
 
-    pub async fn range(
-        &self,
-        key: &[u8],
-        range_end: Vec<u8>,
-    ) -> Result<pb::RangeResponse, CoordError> {
-        self.limit(self.kv().range(pb::RangeRequest {
-            key: key.to_vec(),
-            range_end,
-        }))
-        .await
+    pub async fn range(&self, key: &[u8], range_end: Vec<u8>) -> Result<pb::RangeResponse, CoordError> {
+        self.limit(self.kv().range(pb::RangeRequest { key: key.to_vec(), range_end })).await
     }
 
     pub async fn put(&self, key: &str, value: Vec<u8>, lease: i64) -> Result<(), CoordError> {
-        self.limit(self.kv().put(pb::PutRequest {
-            key: key.as_bytes().to_vec(),
-            value,
-            lease,
-        }))
-        .await
-        .map(drop)
+        self.limit(self.kv().put(pb::PutRequest { key: key.as_bytes().to_vec(), value, lease })).await.map(drop)
     }
 
     pub async fn delete(&self, key: &str) -> Result<(), CoordError> {
-        let request = pb::DeleteRangeRequest {
-            key: key.as_bytes().to_vec(),
-            range_end: Vec::new(),
-        };
+        let request = pb::DeleteRangeRequest { key: key.as_bytes().to_vec(), range_end: Vec::new() };
         self.limit(self.kv().delete_range(request)).await.map(drop)
     }
 
@@ -175,15 +124,10 @@ impl Client {
 
     /// Deletes `key` if `compare` holds.
     pub async fn delete_if(&self, key: &str, compare: pb::Compare) -> Result<(), CoordError> {
-        let delete = pb::DeleteRangeRequest {
-            key: key.as_bytes().to_vec(),
-            range_end: Vec::new(),
-        };
+        let delete = pb::DeleteRangeRequest { key: key.as_bytes().to_vec(), range_end: Vec::new() };
         let txn = pb::TxnRequest {
             compare: vec![compare],
-            success: vec![pb::RequestOp {
-                request: Some(Op::RequestDeleteRange(delete)),
-            }],
+            success: vec![pb::RequestOp { request: Some(Op::RequestDeleteRange(delete)) }],
             failure: Vec::new(),
         };
         self.txn(txn).await.map(drop)

@@ -20,7 +20,8 @@ async fn a_request_sent_three_times_makes_one_machine() {
     let listed = api.call("listVirtualMachines", &[("name", "once"), ("listall", "true")]).await.unwrap();
     assert_eq!(listed.get("count").and_then(Value::as_i64), Some(1), "{listed}");
     // The key belongs to its request.
-    let other: Vec<(&str, &str)> = params.iter().map(|(k, v)| if *k == "name" { (*k, "twice") } else { (*k, *v) }).collect();
+    let other: Vec<(&str, &str)> =
+        params.iter().map(|(k, v)| if *k == "name" { (*k, "twice") } else { (*k, *v) }).collect();
     let refused = api.call("deployVirtualMachine", &other).await.unwrap_err().to_string();
     assert!(refused.contains("idempotency"), "{refused}");
     dev.settle().await;

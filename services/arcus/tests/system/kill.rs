@@ -19,7 +19,14 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 /// Deploys, stops, starts and destroys until told to end. Errors are expected: the server dies.
-async fn work(api: Arc<ApiClient>, ids: Arc<[String; 4]>, worker: usize, round: usize, end: Arc<AtomicBool>, seed: u64) {
+async fn work(
+    api: Arc<ApiClient>,
+    ids: Arc<[String; 4]>,
+    worker: usize,
+    round: usize,
+    end: Arc<AtomicBool>,
+    seed: u64,
+) {
     let mut random = StdRng::seed_from_u64(seed ^ ((worker as u64) << 32) ^ round as u64);
     let mut n = 0;
     while !end.load(Ordering::Relaxed) {
@@ -50,9 +57,8 @@ async fn killed_at_random_moments() {
     for round in 0..usize::try_from(kills).unwrap() {
         let end = Arc::new(AtomicBool::new(false));
         let api = Arc::new(dev.api());
-        let workers: Vec<_> = (0..WORKERS)
-            .map(|w| tokio::spawn(work(api.clone(), ids.clone(), w, round, end.clone(), seed)))
-            .collect();
+        let workers: Vec<_> =
+            (0..WORKERS).map(|w| tokio::spawn(work(api.clone(), ids.clone(), w, round, end.clone(), seed))).collect();
         tokio::time::sleep(Duration::from_millis(random.random_range(10..700))).await;
         dev.kill();
         end.store(true, Ordering::Relaxed);

@@ -67,25 +67,48 @@ macro_rules! on_vm {
     };
 }
 
-on_vm!(starting, OFF, Outcome::AsBefore, &["place", "nics", "disks", "boot"], |client, id| {
-    StartVirtualMachineRequest { id, ..Default::default() }
-}, start);
-on_vm!(stopping, RUNNING, Outcome::AsBeforeOrStopped, &["stopping", "stop", "unplug"], |client, id| {
-    StopVirtualMachineRequest { id, ..Default::default() }
-}, stop);
-on_vm!(rebooting, RUNNING, Outcome::AsBefore, &["check", "reboot"], |client, id| {
-    RebootVirtualMachineRequest { id, ..Default::default() }
-}, reboot);
-on_vm!(destroying, RUNNING, Outcome::AnyStage, &["stopping", "stop", "unplug", "destroyed", "limits"], |client, id| {
-    DestroyVirtualMachineRequest { id, ..Default::default() }
-}, destroy);
+on_vm!(
+    starting,
+    OFF,
+    Outcome::AsBefore,
+    &["place", "nics", "disks", "boot"],
+    |client, id| StartVirtualMachineRequest { id, ..Default::default() },
+    start
+);
+on_vm!(
+    stopping,
+    RUNNING,
+    Outcome::AsBeforeOrStopped,
+    &["stopping", "stop", "unplug"],
+    |client, id| StopVirtualMachineRequest { id, ..Default::default() },
+    stop
+);
+on_vm!(
+    rebooting,
+    RUNNING,
+    Outcome::AsBefore,
+    &["check", "reboot"],
+    |client, id| RebootVirtualMachineRequest { id, ..Default::default() },
+    reboot
+);
+on_vm!(
+    destroying,
+    RUNNING,
+    Outcome::AnyStage,
+    &["stopping", "stop", "unplug", "destroyed", "limits"],
+    |client, id| DestroyVirtualMachineRequest { id, ..Default::default() },
+    destroy
+);
 on_vm!(
     /// Beyond the point of no return a failure leaves the machine Destroyed, and the sweep ends it.
     destroying_and_expunging, RUNNING, Outcome::Forward(RUNNING),
-    &["stopping", "stop", "unplug", "destroyed", "limits", "nics", "disks"], |client, id| {
-        DestroyVirtualMachineRequest { id, expunge: Some(true), ..Default::default() }
-    }, destroy
+    &["stopping", "stop", "unplug", "destroyed", "limits", "nics", "disks"], |client, id| DestroyVirtualMachineRequest { id, expunge: Some(true), ..Default::default() }, destroy
 );
-on_vm!(expunging, GONE, Outcome::Forward(GONE), &["expunging", "nics", "disks"], |client, id| {
-    ExpungeVirtualMachineRequest { id, ..Default::default() }
-}, expunge);
+on_vm!(
+    expunging,
+    GONE,
+    Outcome::Forward(GONE),
+    &["expunging", "nics", "disks"],
+    |client, id| ExpungeVirtualMachineRequest { id, ..Default::default() },
+    expunge
+);

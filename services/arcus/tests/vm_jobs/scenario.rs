@@ -109,7 +109,9 @@ impl Scenario for VmScenario {
                 after.contains("vm: new Error off") && after.lines().filter(error).eq(before.lines())
             }
             Outcome::AsBeforeOrStopped => after == before || only_stopped(before, after),
-            Outcome::AnyStage | Outcome::Forward(_) => after == before || after == succeeded || only_stopped(before, after),
+            Outcome::AnyStage | Outcome::Forward(_) => {
+                after == before || after == succeeded || only_stopped(before, after)
+            }
         }
     }
 }
@@ -121,5 +123,9 @@ fn only_stopped(before: &str, after: &str) -> bool {
         text.lines().filter(|l| !changed.iter().any(|c| l.starts_with(c))).map(str::to_owned).collect()
     };
     let has = |line: &str| after.lines().any(|l| l == line);
-    has("vm: t-first Stopped off") && has("held: 0") && has("capacity: 0 0 0") && !after.contains("simulated: ") && rest(before) == rest(after)
+    has("vm: t-first Stopped off")
+        && has("held: 0")
+        && has("capacity: 0 0 0")
+        && !after.contains("simulated: ")
+        && rest(before) == rest(after)
 }

@@ -4,8 +4,8 @@ use crate::template::Template;
 use agent::{Agent, Dial, SimulatorHandle};
 use contract::secret::Secret;
 use coord::{Coord, Member};
-use jobs::harness::Start;
 use jobs::Jobs;
+use jobs::harness::Start;
 use node::{Node, replica_id};
 use orchestrator::Orchestrator;
 use orchestrator::vm::VmWorld;
@@ -45,14 +45,13 @@ impl World {
         let net = LocalNet::new();
         let node = Node::new(db, Coord::local(), Peers::local(&net), vault, replica_id("test")).await.unwrap();
         let pki = Pki::open(&node.db, &node.vault, &node.coord).await.unwrap();
-        let options = identity::IdentityOptions {
-            admin_password: Secret::new("password".to_owned()),
-            ensure_admin_keys: false,
-        };
+        let options =
+            identity::IdentityOptions { admin_password: Secret::new("password".to_owned()), ensure_admin_keys: false };
         serve(&node, &net, "identity", identity::start(replica(&node, "identity"), options).await.unwrap());
         serve(&node, &net, "network", network::start(replica(&node, "network")).await.unwrap());
         serve(&node, &net, "storage", storage::start(replica(&node, "storage")).await.unwrap());
-        let mut options = agent::Options::new("simulator", dir.path().join("simulator"), Dial::Channel(net.channel("orchestrator")));
+        let mut options =
+            agent::Options::new("simulator", dir.path().join("simulator"), Dial::Channel(net.channel("orchestrator")));
         options.durable = false;
         let agent = Agent::open(options).unwrap();
         let simulator = agent.simulator();
@@ -70,7 +69,8 @@ impl World {
             tasks: start.tasks.clone(),
             ..self.node.clone()
         };
-        let builder = Jobs::builder(start.db, start.coord, "orchestrator", start.replica).faults(start.faults).pace(start.pace);
+        let builder =
+            Jobs::builder(start.db, start.coord, "orchestrator", start.replica).faults(start.faults).pace(start.pace);
         let orchestrator = Orchestrator::assemble(node.clone(), self.pki.clone(), builder).await.unwrap();
         serve(&node, &self.net, "orchestrator", orchestrator.serve());
         *self.vms.lock().unwrap() = Some(orchestrator.vms.clone());
@@ -103,11 +103,17 @@ impl World {
         let mut lines = Vec::new();
         for (what, sql) in LOOKS {
             for row in self.node.db.all(Sql::new(sql)).await.unwrap() {
-                let columns: Vec<String> = (0..3).map_while(|i| row.at::<Option<String>>(i).ok()).map(Option::unwrap_or_default).collect();
+                let columns: Vec<String> =
+                    (0..3).map_while(|i| row.at::<Option<String>>(i).ok()).map(Option::unwrap_or_default).collect();
                 lines.push(format!("{what}: {}", columns.join(" ")));
             }
         }
-        let mut running: Vec<String> = self.simulator.vms().into_iter().map(|vm| format!("simulated: {} {:?}", vm.spec.display_name, vm.power)).collect();
+        let mut running: Vec<String> = self
+            .simulator
+            .vms()
+            .into_iter()
+            .map(|vm| format!("simulated: {} {:?}", vm.spec.display_name, vm.power))
+            .collect();
         running.sort();
         lines.extend(running);
         lines.push(format!("simulated disks: {}", self.simulator.disks().len()));
@@ -117,13 +123,22 @@ impl World {
 
 /// Three columns of text at most.
 const LOOKS: &[(&str, &str)] = &[
-    ("vm", "SELECT name, state, CASE WHEN host_id IS NULL THEN 'off' ELSE 'placed' END FROM vms WHERE removed IS NULL ORDER BY name"),
+    (
+        "vm",
+        "SELECT name, state, CASE WHEN host_id IS NULL THEN 'off' ELSE 'placed' END FROM vms WHERE removed IS NULL ORDER BY name",
+    ),
     ("capacity", "SELECT SUM(cpu_used_mhz) || '', SUM(mem_used) || '', SUM(vms) || '' FROM host_capacity"),
     ("held", "SELECT COUNT(*) || '' FROM vm_capacity"),
     ("nic", "SELECT v.name, n.state FROM nics n JOIN vms v ON v.id = n.vm_id WHERE n.removed IS NULL ORDER BY v.name"),
-    ("volume", "SELECT v.name, o.kind, o.state FROM volumes o JOIN vms v ON v.id = o.vm_id WHERE o.removed IS NULL ORDER BY v.name"),
+    (
+        "volume",
+        "SELECT v.name, o.kind, o.state FROM volumes o JOIN vms v ON v.id = o.vm_id WHERE o.removed IS NULL ORDER BY v.name",
+    ),
     ("pool", "SELECT name, allocated_bytes || '' FROM storage_pools ORDER BY name"),
-    ("limit", "SELECT type || '', SUM(amount) || '' FROM limit_reservations WHERE type >= 0 GROUP BY type ORDER BY type"),
+    (
+        "limit",
+        "SELECT type || '', SUM(amount) || '' FROM limit_reservations WHERE type >= 0 GROUP BY type ORDER BY type",
+    ),
     ("count", "SELECT slot, used || '' FROM resource_counts ORDER BY slot"),
     ("name", "SELECT name_lower FROM vm_names ORDER BY name_lower"),
     ("claim", "SELECT resource FROM claims WHERE exclusive <> 0 OR shared <> 0 OR waiting <> 0 ORDER BY resource"),

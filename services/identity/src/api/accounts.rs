@@ -142,7 +142,8 @@ impl Identity {
         if model::scope::may_act_for(&cx.caller, &row.owner()) {
             return Ok(());
         }
-        let text = format!("{} does not have permission to operate with the account that id names", cx.caller.account_name);
+        let text =
+            format!("{} does not have permission to operate with the account that id names", cx.caller.account_name);
         Err(ApiError::permission(text))
     }
 

@@ -18,7 +18,8 @@ fn items(amounts: &[(i32, i64)]) -> Vec<ResourceAmount> {
 
 impl World {
     async fn reserve(&self, key: &str, account: i64, amounts: &[(i32, i64)]) -> Result<(), contract::ApiError> {
-        let request = ReserveRequest { key: key.into(), account_id: account, items: items(amounts), reserver: "test".into() };
+        let request =
+            ReserveRequest { key: key.into(), account_id: account, items: items(amounts), reserver: "test".into() };
         self.limits().reserve(as_(&rpc::cx::system_caller(), request)).await.map(drop).map_err(Into::into)
     }
 

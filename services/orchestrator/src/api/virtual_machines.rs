@@ -182,9 +182,14 @@ impl VirtualMachines for Api {
         let vm = self.vm(&cx, "id").await?;
         let host: Option<i64> = cx.refs.id("hostid")?;
         if host.is_some() && !cx.caller.is_root_admin() {
-            return Err(ApiError::permission("Parameter hostid can only be specified by a Root Admin, permission denied").into());
+            return Err(ApiError::permission(
+                "Parameter hostid can only be specified by a Root Admin, permission denied",
+            )
+            .into());
         }
-        let offering = crate::store::vm_order::offering_of_vm(&self.world.node.db, vm.service_offering_id).await.map_err(ApiError::from)?;
+        let offering = crate::store::vm_order::offering_of_vm(&self.world.node.db, vm.service_offering_id)
+            .await
+            .map_err(ApiError::from)?;
         let constraints = Constraints { host, tags: offering.host_tags, ..Constraints::default() };
         let job = Start { vm: vm.id, constraints };
         let command = StartVirtualMachineRequest::COMMAND;
@@ -203,7 +208,9 @@ impl VirtualMachines for Api {
         let (cx, request) = self.world.node.rpc.enter(request).await?;
         let vm = self.vm(&cx, "id").await?;
         let command = RebootVirtualMachineRequest::COMMAND;
-        Ok(Response::new(self.accept(&cx, &vm, command, request.custom_job_id, "rebooting", Reboot { vm: vm.id }).await?))
+        Ok(Response::new(
+            self.accept(&cx, &vm, command, request.custom_job_id, "rebooting", Reboot { vm: vm.id }).await?,
+        ))
     }
 
     async fn update(&self, request: Request<UpdateVirtualMachineRequest>) -> Result<Response<VirtualMachine>, Status> {
@@ -211,7 +218,7 @@ impl VirtualMachines for Api {
         let vm = self.vm(&cx, "id").await?;
         let change = change(&cx, &vm, &request)?;
         let db = &self.world.node.db;
-        let mut shown = view::one(db, vm.id, &cx.caller).await?;
+        let mut shown = view::one(&self.world, vm.id, &cx.caller).await?;
         apply(&mut shown, &change);
         let answer = jobs::mutate!(db, &cx.caller, "update-vm", |tx| {
             jobs::claims::free(tx, &[vm::claim(vm.id)]).await?;
@@ -238,7 +245,10 @@ impl VirtualMachines for Api {
         Ok(Response::new(self.accept(&cx, &vm, command, request.custom_job_id, "destroying", job).await?))
     }
 
-    async fn recover(&self, request: Request<RecoverVirtualMachineRequest>) -> Result<Response<VirtualMachine>, Status> {
+    async fn recover(
+        &self,
+        request: Request<RecoverVirtualMachineRequest>,
+    ) -> Result<Response<VirtualMachine>, Status> {
         let (cx, _) = self.world.node.rpc.enter(request).await?;
         let vm = self.vm(&cx, "id").await?;
         let owner = &vm.owner;
@@ -247,7 +257,9 @@ impl VirtualMachines for Api {
         }
         self.may_expunge(&cx)?;
         if vm.state != VmState::Destroyed {
-            return Err(ApiError::param(format!("vm {} isn't Destroyed: it can't be recovered", view::label(&vm))).into());
+            return Err(
+                ApiError::param(format!("vm {} isn't Destroyed: it can't be recovered", view::label(&vm))).into()
+            );
         }
         let key = format!("vm:{}:{}", vm.uuid, model::new_uuid());
         let items = [(0, 1), (8, vm.cpu), (9, vm.memory_mb)];
@@ -259,7 +271,7 @@ impl VirtualMachines for Api {
         };
         self.world.limits().reserve(rpc::cx::request(&cx.caller, reserve)).await?;
         let db = &self.world.node.db;
-        let mut shown = view::one(db, vm.id, &cx.caller).await?;
+        let mut shown = view::one(&self.world, vm.id, &cx.caller).await?;
         shown.state = Some(VmState::Stopped.to_string());
         let answer = jobs::mutate!(db, &cx.caller, "recover-vm", |tx| {
             jobs::claims::free(tx, &[vm::claim(vm.id)]).await?;
@@ -285,7 +297,9 @@ impl VirtualMachines for Api {
         let vm = self.vm(&cx, "id").await?;
         self.may_expunge(&cx)?;
         let command = ExpungeVirtualMachineRequest::COMMAND;
-        Ok(Response::new(self.accept(&cx, &vm, command, request.custom_job_id, "Expunging", Expunge { vm: vm.id }).await?))
+        Ok(Response::new(
+            self.accept(&cx, &vm, command, request.custom_job_id, "Expunging", Expunge { vm: vm.id }).await?,
+        ))
     }
 
     async fn list(
@@ -300,7 +314,7 @@ impl VirtualMachines for Api {
             Some(n) => n,
             None => vm_list::count(db, &scope, &filter).await.map_err(ApiError::from)?,
         };
-        let virtual_machine = view::all(db, listed, &cx.caller).await?;
+        let virtual_machine = view::all(&self.world, listed, &cx.caller).await?;
         Ok(Response::new(ListVirtualMachinesResponse { count: Some(count), virtual_machine }))
     }
 
@@ -334,7 +348,9 @@ impl Api {
         if allowed {
             return Ok(());
         }
-        Err(ApiError::permission("Expunging or recovering a vm can only be done by an Admin. Or when the allow.user.expunge.recover.vm key is set."))
+        Err(ApiError::permission(
+            "Expunging or recovering a vm can only be done by an Admin. Or when the allow.user.expunge.recover.vm key is set.",
+        ))
     }
 
     async fn list_request(

@@ -21,13 +21,10 @@ pub async fn follow(node: Node, index: Index) {
         all = match notice {
             Err(_) | Ok(Notice::Missed) => true,
             Ok(Notice::Message(text)) => {
-                let hosts: BTreeSet<i64> = text.strip_prefix("host/").and_then(|n| n.parse().ok()).into_iter().collect();
+                let hosts: BTreeSet<i64> =
+                    text.strip_prefix("host/").and_then(|n| n.parse().ok()).into_iter().collect();
                 let hosts: Vec<i64> = hosts.into_iter().collect();
-                if hosts.is_empty() {
-                    text == "all"
-                } else {
-                    index.refresh(&node.db, &hosts).await.is_err()
-                }
+                if hosts.is_empty() { text == "all" } else { index.refresh(&node.db, &hosts).await.is_err() }
             }
         };
     }

@@ -113,8 +113,7 @@ impl Index {
 
     /// Reads some hosts anew; a host that is new or gone makes its group anew.
     pub async fn refresh(&self, db: &Db, hosts: &[i64]) -> Result<(), ApiError> {
-        let found: HashMap<i64, HostRow> =
-            rows::hosts(db, Some(hosts)).await?.into_iter().map(|h| (h.id, h)).collect();
+        let found: HashMap<i64, HostRow> = rows::hosts(db, Some(hosts)).await?.into_iter().map(|h| (h.id, h)).collect();
         let known = {
             let mut inner = self.write();
             let Inner { groups, places } = &mut *inner;

@@ -16,6 +16,7 @@ pub mod pods;
 pub mod remains;
 pub mod tags;
 pub mod vm_list;
+pub mod vm_names;
 pub mod vm_order;
 pub mod vms;
 pub mod zones;

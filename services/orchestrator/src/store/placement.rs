@@ -122,9 +122,8 @@ pub async fn hold(tx: &mut Tx, vm: i64, host: i64, amount: Amount) -> Result<()>
 
 /// What a VM holds, and of which host.
 pub async fn held(tx: &mut Tx, vm: i64) -> Result<Option<(i64, Amount)>> {
-    let row = tx
-        .optional(Sql::new("SELECT host_id, cpu_mhz, memory FROM vm_capacity WHERE vm_id = ?").bind(vm))
-        .await?;
+    let row =
+        tx.optional(Sql::new("SELECT host_id, cpu_mhz, memory FROM vm_capacity WHERE vm_id = ?").bind(vm)).await?;
     row.map(|r| Ok((r.at(0)?, Amount { cpu_mhz: r.at(1)?, memory: r.at(2)? }))).transpose()
 }
 

@@ -1,4 +1,4 @@
-//! Lists of VMs: one query for a page with the names of what it refers to, one for the NICs.
+//! Lists of VMs: one query for a page, one for its NICs. Names of what they refer to come from `vm_names`.
 
 use crate::store::vms;
 use contract_network::Nic;
@@ -17,29 +17,21 @@ pub struct Listed {
     pub display_name: String,
     pub instance_name: String,
     pub state: VmState,
-    pub account: String,
-    pub domain_uuid: String,
-    pub domain: String,
-    pub user_uuid: Option<String>,
-    pub user_name: Option<String>,
+    pub account_id: i64,
+    pub domain_id: i64,
+    pub user_id: i64,
     pub created: i64,
     pub ha_enabled: bool,
-    pub zone_uuid: String,
-    pub zone: String,
-    pub host_uuid: Option<String>,
-    pub host: Option<String>,
-    pub template_uuid: Option<String>,
-    pub template: Option<String>,
-    pub template_text: Option<String>,
+    pub zone_id: i64,
+    pub host_id: Option<i64>,
+    pub template_id: i64,
     pub password_enabled: bool,
-    pub offering_uuid: Option<String>,
-    pub offering: Option<String>,
-    pub disk_offering_uuid: Option<String>,
-    pub disk_offering: Option<String>,
+    pub service_offering_id: i64,
+    pub disk_offering_id: Option<i64>,
     pub cpu: i64,
     pub cpu_mhz: i64,
     pub memory_mb: i64,
-    pub os_type_uuid: Option<String>,
+    pub os_type_id: Option<i64>,
     pub hypervisor: String,
     pub key_pair: Option<String>,
     pub details: BTreeMap<String, String>,
@@ -131,30 +123,20 @@ pub async fn count(db: &Db, scope: &ListScope, filter: &Filter) -> Result<i64> {
 
 /// A page, in the order of the numbers.
 pub async fn page(db: &Db, scope: &ListScope, filter: &Filter, page: &contract::Page) -> Result<Vec<Listed>> {
-    // The page's ids come first and alone, so that the joins touch its rows only.
-    let mut sql = Sql::new(SELECT).push(" FROM (SELECT v.id FROM vms v");
-    sql = page.apply(conditions(sql, scope, filter).push(" ORDER BY v.id"));
-    db.all(sql.push(") p JOIN vms v ON v.id = p.id").push(JOINS).push(" ORDER BY v.id")).await?.iter().map(read).collect()
+    let sql = conditions(Sql::new(SELECT), scope, filter).push(" ORDER BY v.id");
+    db.all(page.apply(sql)).await?.iter().map(read).collect()
 }
 
 /// One VM, removed ones included.
 pub async fn by_id(db: &Db, id: i64) -> Result<Option<Listed>> {
-    let sql = Sql::new(SELECT).push(" FROM vms v").push(JOINS).push(" WHERE v.id = ?").bind(id);
+    let sql = Sql::new(SELECT).push(" WHERE v.id = ?").bind(id);
     db.optional(sql).await?.map(|r| read(&r)).transpose()
 }
 
-const SELECT: &str = "SELECT v.id, v.uuid, v.name, v.display_name, v.instance_name, v.state, a.name AS account, \
-    d.uuid AS domain_uuid, d.name AS domain_name, u.uuid AS user_uuid, u.username AS user_name, v.created, v.ha_enabled, \
-    z.uuid AS zone_uuid, z.name AS zone_name, h.uuid AS host_uuid, h.name AS host_name, t.uuid AS template_uuid, \
-    t.name AS template_name, t.display_text AS template_text, v.password_enabled, s.uuid AS offering_uuid, \
-    s.name AS offering_name, o.uuid AS disk_offering_uuid, o.name AS disk_offering_name, v.cpu, v.cpu_mhz, v.memory_mb, \
-    g.uuid AS os_uuid, v.hypervisor, v.key_pair, v.details, v.display_vm, v.dynamic_scaling, \
-    i.uuid AS ip_uuid, i.ip AS public_ip";
-const JOINS: &str = " LEFT JOIN accounts a ON a.id = v.account_id LEFT JOIN domains d ON d.id = v.domain_id \
-    LEFT JOIN users u ON u.id = v.user_id LEFT JOIN zones z ON z.id = v.zone_id LEFT JOIN hosts h ON h.id = v.host_id \
-    LEFT JOIN templates t ON t.id = v.template_id LEFT JOIN service_offerings s ON s.id = v.service_offering_id \
-    LEFT JOIN disk_offerings o ON o.id = v.disk_offering_id LEFT JOIN os_types g ON g.id = v.os_type_id \
-    LEFT JOIN ip_addresses i ON i.vm_id = v.id AND i.is_static_nat = 1";
+const SELECT: &str = "SELECT v.id, v.uuid, v.name, v.display_name, v.instance_name, v.state, v.account_id, v.domain_id, \
+    v.user_id, v.created, v.ha_enabled, v.zone_id, v.host_id, v.template_id, v.password_enabled, v.service_offering_id, \
+    v.disk_offering_id, v.cpu, v.cpu_mhz, v.memory_mb, v.os_type_id, v.hypervisor, v.key_pair, v.details, v.display_vm, \
+    v.dynamic_scaling, i.uuid, i.ip FROM vms v LEFT JOIN ip_addresses i ON i.vm_id = v.id AND i.is_static_nat = 1";
 
 fn read(r: &Row) -> Result<Listed> {
     Ok(Listed {
@@ -164,36 +146,28 @@ fn read(r: &Row) -> Result<Listed> {
         display_name: r.at(3)?,
         instance_name: r.at(4)?,
         state: r.at(5)?,
-        account: r.at::<Option<String>>(6)?.unwrap_or_default(),
-        domain_uuid: r.at::<Option<String>>(7)?.unwrap_or_default(),
-        domain: r.at::<Option<String>>(8)?.unwrap_or_default(),
-        user_uuid: r.at(9)?,
-        user_name: r.at(10)?,
-        created: r.at(11)?,
-        ha_enabled: r.at(12)?,
-        zone_uuid: r.at::<Option<String>>(13)?.unwrap_or_default(),
-        zone: r.at::<Option<String>>(14)?.unwrap_or_default(),
-        host_uuid: r.at(15)?,
-        host: r.at(16)?,
-        template_uuid: r.at(17)?,
-        template: r.at(18)?,
-        template_text: r.at(19)?,
-        password_enabled: r.at(20)?,
-        offering_uuid: r.at(21)?,
-        offering: r.at(22)?,
-        disk_offering_uuid: r.at(23)?,
-        disk_offering: r.at(24)?,
-        cpu: r.at(25)?,
-        cpu_mhz: r.at(26)?,
-        memory_mb: r.at(27)?,
-        os_type_uuid: r.at(28)?,
-        hypervisor: r.at(29)?,
-        key_pair: r.at(30)?,
-        details: vms::details(&r.at::<String>(31)?)?,
-        display_vm: r.at(32)?,
-        dynamic_scaling: r.at(33)?,
-        public_ip_uuid: r.at(34)?,
-        public_ip: r.at(35)?,
+        account_id: r.at(6)?,
+        domain_id: r.at(7)?,
+        user_id: r.at(8)?,
+        created: r.at(9)?,
+        ha_enabled: r.at(10)?,
+        zone_id: r.at(11)?,
+        host_id: r.at(12)?,
+        template_id: r.at(13)?,
+        password_enabled: r.at(14)?,
+        service_offering_id: r.at(15)?,
+        disk_offering_id: r.at(16)?,
+        cpu: r.at(17)?,
+        cpu_mhz: r.at(18)?,
+        memory_mb: r.at(19)?,
+        os_type_id: r.at(20)?,
+        hypervisor: r.at(21)?,
+        key_pair: r.at(22)?,
+        details: vms::details(&r.at::<String>(23)?)?,
+        display_vm: r.at(24)?,
+        dynamic_scaling: r.at(25)?,
+        public_ip_uuid: r.at(26)?,
+        public_ip: r.at(27)?,
     })
 }
 

@@ -109,7 +109,9 @@ pub struct DiskOfferingFacts {
 
 /// Reads a living disk offering.
 pub async fn disk_offering(db: &Db, id: i64) -> Result<Option<DiskOfferingFacts>> {
-    let sql = Sql::new("SELECT disk_size, customized, domain_path FROM disk_offerings WHERE id = ? AND removed IS NULL").bind(id);
+    let sql =
+        Sql::new("SELECT disk_size, customized, domain_path FROM disk_offerings WHERE id = ? AND removed IS NULL")
+            .bind(id);
     db.optional(sql)
         .await?
         .map(|r| Ok(DiskOfferingFacts { size: r.at(0)?, customized: r.at(1)?, domain_path: r.at(2)? }))
@@ -226,22 +228,11 @@ pub async fn networks(db: &Db, ids: &[i64]) -> Result<Vec<NetworkFacts>> {
 
 /// An account's isolated networks of a zone.
 pub async fn isolated_of(db: &Db, account: i64, zone: i64) -> Result<Vec<NetworkFacts>> {
-    let sql = Sql::new(NETWORK).push("account_id = ? AND zone_id = ? AND guest_type = 'Isolated' ORDER BY id").bind(account).bind(zone);
+    let sql = Sql::new(NETWORK)
+        .push("account_id = ? AND zone_id = ? AND guest_type = 'Isolated' ORDER BY id")
+        .bind(account)
+        .bind(zone);
     db.all(sql).await?.iter().map(network).collect()
-}
-
-/// UUID of the offering of networks that are made for VMs that name none.
-pub async fn required_network_offering(db: &Db) -> Result<Option<String>> {
-    let sql = Sql::new(
-        "SELECT uuid FROM network_offerings WHERE availability = 'Required' AND guest_type = 'Isolated' AND state = 'Enabled' \
-         AND removed IS NULL ORDER BY id LIMIT 1",
-    );
-    db.optional(sql).await?.map(|r| r.at(0)).transpose()
-}
-
-/// UUID of a zone.
-pub async fn zone_uuid(db: &Db, id: i64) -> Result<String> {
-    db.one(Sql::new("SELECT uuid FROM zones WHERE id = ?").bind(id)).await?.at(0)
 }
 
 /// An account's public key by the name of its pair.

@@ -55,6 +55,8 @@ pub struct VmRow {
     pub generation: i64,
     /// Reservation in identity.
     pub limits_key: String,
+    /// When it last changed its state, UTC µs.
+    pub changed: i64,
     /// Whether it has been expunged.
     pub removed: bool,
 }
@@ -89,7 +91,7 @@ pub struct NewVm {
 
 const COLUMNS: &str = "id, uuid, name, display_name, instance_name, state, account_id, domain_id, domain_path, user_id, \
     zone_id, host_id, last_host_id, template_id, os_type_id, hypervisor, service_offering_id, cpu, cpu_mhz, memory_mb, \
-    user_data, public_key, details, generation, limits_key, removed";
+    user_data, public_key, details, generation, limits_key, changed, removed";
 
 fn read(r: &Row) -> Result<VmRow> {
     Ok(VmRow {
@@ -120,6 +122,7 @@ fn read(r: &Row) -> Result<VmRow> {
         details: details(&r.get::<String>("details")?)?,
         generation: r.get("generation")?,
         limits_key: r.get("limits_key")?,
+        changed: r.get("changed")?,
         removed: r.get::<Option<i64>>("removed")?.is_some(),
     })
 }

@@ -77,13 +77,7 @@ pub async fn exclude_clusters(world: &VmWorld, wanted: &mut Wanted, fit: FitRequ
 ///
 /// # Errors
 /// 533 with the reasons when there is none; 530 when the VM has left `state`.
-pub async fn place(
-    world: &VmWorld,
-    tx: &mut Tx,
-    vm: i64,
-    state: VmState,
-    wanted: &Wanted,
-) -> Result<Placed, ApiError> {
+pub async fn place(world: &VmWorld, tx: &mut Tx, vm: i64, state: VmState, wanted: &Wanted) -> Result<Placed, ApiError> {
     let algorithm = Algorithm::parse(&world.node.settings.get(keys::VM_ALLOCATION_ALGORITHM));
     let mut rejected: HashMap<i64, Rejection> = HashMap::new();
     for _ in 0..TRIES {

@@ -280,7 +280,7 @@ pub async fn finish(
     state: VmState,
     facts: &[&str],
 ) -> Result<Finished, ApiError> {
-    let mut shown = view::one(&world.node.db, vm.id, ctx.caller()).await?;
+    let mut shown = view::one(world, vm.id, ctx.caller()).await?;
     shown.state = Some(state.to_string());
     let records: Vec<events::Record> = facts.iter().map(|kind| usage::record(vm, kind)).collect();
     jobs::finish!(ctx, |tx| {

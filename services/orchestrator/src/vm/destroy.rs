@@ -69,7 +69,7 @@ impl Job for Destroy {
         if self.expunge {
             expunge::clear(&world, &ctx, &vm).await?;
         }
-        let mut shown = view::one(&world.node.db, vm.id, ctx.caller()).await?;
+        let mut shown = view::one(&world, vm.id, ctx.caller()).await?;
         shown.state = Some(if self.expunge { VmState::Expunging } else { VmState::Destroyed }.to_string());
         jobs::finish!(ctx, |tx| {
             if self.expunge {

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod deploy;
 pub mod destroy;
 pub mod expunge;
+pub mod name_cache;
 pub mod names;
 pub mod order;
 pub mod plan;

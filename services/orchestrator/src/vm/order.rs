@@ -43,7 +43,12 @@ pub struct Order {
 ///
 /// # Errors
 /// 431 for what the request or its entities don't allow, 531 for entities out of reach.
-pub async fn check(world: &VmWorld, cx: &Cx, request: &DeployVirtualMachineRequest, make_network: bool) -> Result<Order, ApiError> {
+pub async fn check(
+    world: &VmWorld,
+    cx: &Cx,
+    request: &DeployVirtualMachineRequest,
+    make_network: bool,
+) -> Result<Order, ApiError> {
     let db = &world.node.db;
     let owner = owner(world, cx, request).await?;
     let zone_id: i64 = cx.refs.need("zoneid")?;
@@ -51,7 +56,8 @@ pub async fn check(world: &VmWorld, cx: &Cx, request: &DeployVirtualMachineReque
     check_zone(&zone, cx, &owner)?;
     let offering_id: i64 = cx.refs.need("serviceofferingid")?;
     let offering = facts::offering(db, offering_id).await?;
-    let offering = offering.filter(|o| !o.system).ok_or_else(|| ApiError::param("Unable to find service offering by id"))?;
+    let offering =
+        offering.filter(|o| !o.system).ok_or_else(|| ApiError::param("Unable to find service offering by id"))?;
     within_domain(offering.domain_path.as_deref(), &owner, "service offering")?;
     let template_id: i64 = cx.refs.need("templateid")?;
     let template = facts::template(db, template_id, zone_id).await?;
@@ -75,9 +81,11 @@ pub async fn check(world: &VmWorld, cx: &Cx, request: &DeployVirtualMachineReque
     };
     let user_data = user_data(request.userdata.as_deref())?;
     let public_key = match given(&request.key_pair) {
-        Some(pair) => Some(facts::public_key(db, owner.account_id, pair).await?.ok_or_else(|| {
-            ApiError::param(format!("A key pair with name '{pair}' was not found."))
-        })?),
+        Some(pair) => Some(
+            facts::public_key(db, owner.account_id, pair)
+                .await?
+                .ok_or_else(|| ApiError::param(format!("A key pair with name '{pair}' was not found.")))?,
+        ),
         None => None,
     };
     let mut details: BTreeMap<String, String> =
@@ -137,6 +145,7 @@ pub async fn check(world: &VmWorld, cx: &Cx, request: &DeployVirtualMachineReque
         details,
         generation: 0,
         limits_key,
+        changed: 0,
         removed: false,
     };
     Ok(Order {
@@ -190,7 +199,9 @@ fn check_zone(zone: &ZoneFacts, cx: &Cx, owner: &Owner) -> Result<(), ApiError> 
         return Err(ApiError::permission("the zone belongs to another domain"));
     }
     if !zone.advanced || zone.security_groups {
-        return Err(ApiError::unsupported("virtual machines in basic zones and in zones with security groups aren't supported yet"));
+        return Err(ApiError::unsupported(
+            "virtual machines in basic zones and in zones with security groups aren't supported yet",
+        ));
     }
     Ok(())
 }
@@ -236,15 +247,21 @@ fn size(
     let asked = |name: &str| details.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
     let pick = |name: &str, fixed: Option<i64>, least: i64, most: i64| match (fixed, asked(name)) {
         (Some(n), None) => Ok(n),
-        (Some(_), Some(_)) if offering.customized => Err(ApiError::param(format!("{name} is fixed by service offering {}", offering.name))),
+        (Some(_), Some(_)) if offering.customized => {
+            Err(ApiError::param(format!("{name} is fixed by service offering {}", offering.name)))
+        }
         (Some(_), Some(_)) => Err(ApiError::param(format!(
             "service offering {} isn't custom: details {name} can't be given",
             offering.name
         ))),
-        (None, None) => Err(ApiError::param(format!("Need to specify custom parameter value cpuNumber, cpuSpeed and memory: {name} is missing"))),
+        (None, None) => Err(ApiError::param(format!(
+            "Need to specify custom parameter value cpuNumber, cpuSpeed and memory: {name} is missing"
+        ))),
         (None, Some(text)) => match text.parse::<i64>() {
             Ok(n) if (least..=most).contains(&n) => Ok(n),
-            _ => Err(ApiError::param(format!("Invalid {name} value {text}: specify a value between {least} and {most}"))),
+            _ => {
+                Err(ApiError::param(format!("Invalid {name} value {text}: specify a value between {least} and {most}")))
+            }
         },
     };
     let most = i64::from(i32::MAX);
@@ -255,7 +272,11 @@ fn size(
     ))
 }
 
-fn constraints(cx: &Cx, request: &DeployVirtualMachineRequest, offering: &OfferingFacts) -> Result<Constraints, ApiError> {
+fn constraints(
+    cx: &Cx,
+    request: &DeployVirtualMachineRequest,
+    offering: &OfferingFacts,
+) -> Result<Constraints, ApiError> {
     const PLANNERS: [&str; 5] = [
         "FirstFitPlanner",
         "UserDispersingPlanner",
@@ -312,43 +333,26 @@ async fn nics(
     Ok(nics)
 }
 
-/// The network of a VM that names none: the account's only isolated one, or a new one (4.11).
+/// The network of a VM that names none: the account's only isolated one, or, with `make`, a new one (4.11).
 async fn default_network(world: &VmWorld, cx: &Cx, zone_id: i64, owner: &Owner, make: bool) -> Result<i64, ApiError> {
-    let db = &world.node.db;
-    let mut found = facts::isolated_of(db, owner.account_id, zone_id).await?;
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => return Ok(only.id),
-        (Some(_), false) => {
-            return Err(ApiError::param(
-                "More than 1 default Isolated networks are found for account; please specify networkIds",
-            ));
-        }
-        (None, _) => {}
-    }
-    let offering = facts::required_network_offering(db).await?.ok_or_else(|| {
-        ApiError::param("Unable to find network offering with availability=Required to automatically create the network as a part of vm creation")
-    })?;
     if !make {
-        return Err(ApiError::param("the account has no network yet: deploying would make one; name one by networkids to plan"));
+        let found = facts::isolated_of(&world.node.db, owner.account_id, zone_id).await?;
+        return match found.as_slice() {
+            [only] => Ok(only.id),
+            [] => Err(ApiError::param(
+                "the account has no network yet, and deploying would make one: name one by networkids",
+            )),
+            _ => Err(ApiError::param("the account has several networks: name one by networkids")),
+        };
     }
-    let (name, _, domain) = facts::account(db, owner.account_id).await?.unwrap_or_default();
-    let request = contract_network::CreateNetworkRequest {
-        name: Some(format!("{name}-network")),
-        display_text: Some(format!("{name}-network")),
-        network_offering_id: Some(offering),
-        zone_id: Some(facts::zone_uuid(db, zone_id).await?),
-        account: Some(name),
-        domain_id: Some(domain),
-        ..Default::default()
+    let request = contract_network::DefaultNetworkRequest {
+        zone_id,
+        account_id: owner.account_id,
+        domain_id: owner.domain_id,
+        domain_path: owner.domain_path.clone(),
     };
-    // Keyed by the deploy's own key, so that a repeated request finds the same network.
-    let mut caller = cx.caller.clone();
-    caller.command = "createNetwork".into();
-    caller.idempotency_key = caller.idempotency_key.map(|k| format!("{k}/network"));
-    let mut client = contract_network::networks_client::NetworksClient::new(world.node.peers.network());
-    client.create(rpc::cx::request(&caller, request)).await?;
-    let made = facts::isolated_of(db, owner.account_id, zone_id).await?;
-    made.last().map(|n| n.id).ok_or_else(|| ApiError::concurrent("the network that was made for the account is gone"))
+    let answer = world.attachments().default_network(rpc::cx::request(&cx.caller, request)).await?;
+    Ok(answer.into_inner().network_id)
 }
 
 fn check_networks(networks: &[NetworkFacts], ids: &[i64], zone: i64, owner: &Owner) -> Result<(), ApiError> {
@@ -363,7 +367,10 @@ fn check_networks(networks: &[NetworkFacts], ids: &[i64], zone: i64, owner: &Own
             return Err(ApiError::permission(format!("the account may not use the network given as number {}", i + 1)));
         }
         if network.zone_id != zone {
-            return Err(ApiError::param(format!("Network {} belongs to another zone than the virtual machine", network.name)));
+            return Err(ApiError::param(format!(
+                "Network {} belongs to another zone than the virtual machine",
+                network.name
+            )));
         }
     }
     Ok(())
@@ -390,9 +397,14 @@ pub fn check_user_data(text: Option<&str>) -> Result<Option<String>, ApiError> {
 
 fn check_keyboard(keyboard: &str) -> Result<(), ApiError> {
     const KNOWN: [&str; 17] = [
-        "de", "de-ch", "es", "fi", "fr", "fr-be", "fr-ch", "is", "it", "jp", "nl-be", "no", "pt", "uk", "us", "se", "da",
+        "de", "de-ch", "es", "fi", "fr", "fr-be", "fr-ch", "is", "it", "jp", "nl-be", "no", "pt", "uk", "us", "se",
+        "da",
     ];
-    if KNOWN.contains(&keyboard) { Ok(()) } else { Err(ApiError::param(format!("keyboard {keyboard} isn't one of {KNOWN:?}"))) }
+    if KNOWN.contains(&keyboard) {
+        Ok(())
+    } else {
+        Err(ApiError::param(format!("keyboard {keyboard} isn't one of {KNOWN:?}")))
+    }
 }
 
 fn root_size(gib: Option<i64>, template: &TemplateFacts) -> Result<i64, ApiError> {

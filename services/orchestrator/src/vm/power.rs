@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use store::Tx;
+use store::{Tx, now_micros};
 use tokio::sync::broadcast::error::RecvError;
 
+/// How much older than the database a report may be, in µs.
+const REPORT_LAG: i64 = 60_000_000;
 /// Longest wait for a report that was asked for.
 const REPORT_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -55,7 +57,9 @@ async fn heed(world: &VmWorld, event: HostEvent) -> Result<(), ApiError> {
             });
             Ok(())
         }
-        HostEvent::Lost { host, .. } | HostEvent::Down { host, .. } => world.index.refresh(&world.node.db, &[host.0]).await,
+        HostEvent::Lost { host, .. } | HostEvent::Down { host, .. } => {
+            world.index.refresh(&world.node.db, &[host.0]).await
+        }
         HostEvent::Vm { host, state } => compare(world, host.0, &[state], false).await,
         HostEvent::Report { host, vms, .. } => compare(world, host.0, &vms, true).await,
     }
@@ -91,16 +95,24 @@ async fn compare(world: &VmWorld, host: i64, reported: &[Reported], all: bool) -
     for state in reported.iter().filter(|v| v.power() == PowerState::On) {
         let settled = known.get(state.uuid.as_str()).is_some_and(|v| v.host_id == Some(host));
         if !settled && !moving(world, &state.uuid).await? {
-            tracing::warn!(host, vm = state.uuid, name = state.instance_name, "a host runs a virtual machine that should not be there");
+            tracing::warn!(
+                host,
+                vm = state.uuid,
+                name = state.instance_name,
+                "a host runs a virtual machine that should not be there"
+            );
         }
     }
     Ok(())
 }
 
-/// Whether the VM is between hosts or states, so that a host may be ahead of or behind the database.
+/// Whether the VM is between hosts or states, or was a moment ago: a report may be older than what the database says now.
 async fn moving(world: &VmWorld, uuid: &str) -> Result<bool, ApiError> {
+    let recent = now_micros() - REPORT_LAG;
     let found = vms::by_uuids(&world.node.db, &[uuid.to_owned()]).await?;
-    Ok(found.iter().any(|v| matches!(v.state, VmState::Starting | VmState::Stopping | VmState::Migrating)))
+    Ok(found
+        .iter()
+        .any(|v| v.changed > recent || matches!(v.state, VmState::Starting | VmState::Stopping | VmState::Migrating)))
 }
 
 /// Whether a host that says this doesn't run the VM.

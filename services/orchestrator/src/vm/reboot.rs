@@ -36,7 +36,7 @@ impl Job for Reboot {
             async move { world.on_host(host, Some(call.key()), false, body).await }
         })
         .await?;
-        let shown = view::one(&world.node.db, vm.id, ctx.caller()).await?;
+        let shown = view::one(&world, vm.id, ctx.caller()).await?;
         jobs::finish!(ctx, |_tx| Ok::<_, ApiError>(shown.clone())).await
     }
 

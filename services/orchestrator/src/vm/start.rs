@@ -50,7 +50,12 @@ impl Job for Start {
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
         let mut wanted = boot::wanted(&vm, &self.constraints);
-        let fit = FitRequest { vm_id: Some(vm.id), zone_id: vm.zone_id, template_id: vm.template_id, ..FitRequest::default() };
+        let fit = FitRequest {
+            vm_id: Some(vm.id),
+            zone_id: vm.zone_id,
+            template_id: vm.template_id,
+            ..FitRequest::default()
+        };
         boot::exclude_clusters(&world, &mut wanted, fit).await?;
         let placed = jobs::step!(ctx, "place", undo: Undo::Place, |tx| {
             if !vms::transit(tx, vm.id, &[VmState::Stopped], VmState::Starting).await? {

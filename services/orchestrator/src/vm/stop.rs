@@ -39,11 +39,11 @@ impl Job for Stop {
         let vm = row(&world, self.vm).await?;
         if !begin(&ctx, self.vm).await? {
             // Stopping what is stopped is fine (states.json: StopRequested keeps Stopped).
-            let shown = view::one(&world.node.db, vm.id, ctx.caller()).await?;
+            let shown = view::one(&world, vm.id, ctx.caller()).await?;
             return jobs::finish!(ctx, |_tx| Ok::<_, ApiError>(shown.clone())).await;
         }
         take_off_host(&world, &ctx, &vm, self.forced).await?;
-        let mut shown = view::one(&world.node.db, vm.id, ctx.caller()).await?;
+        let mut shown = view::one(&world, vm.id, ctx.caller()).await?;
         shown.state = Some(VmState::Stopped.to_string());
         shown.host_id = None;
         shown.host_name = None;
@@ -111,7 +111,8 @@ pub async fn take_off_host(world: &Arc<VmWorld>, ctx: &Ctx, vm: &vms::VmRow, for
     if forced && !hosts::is_up(&world.node.db, host).await? {
         let debt = world.node.db.next_id("host_debt").await?;
         let command = Command { body: Some(body) }.encode_to_vec();
-        jobs::step!(ctx, "owe", |tx| Ok::<_, ApiError>(vms::owe(tx, debt, host, &vm.uuid, command.clone()).await?)).await?;
+        jobs::step!(ctx, "owe", |tx| Ok::<_, ApiError>(vms::owe(tx, debt, host, &vm.uuid, command.clone()).await?))
+            .await?;
     } else {
         ctx.call("stop", NO_UNDO, |call| {
             let (world, body) = (world.clone(), body.clone());

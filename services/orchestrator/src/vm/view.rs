@@ -1,6 +1,9 @@
 //! Virtual machines as answers show them.
 
+use super::VmWorld;
+use super::name_cache::Names;
 use crate::store::vm_list::{self as rows, Listed};
+use crate::store::vm_names::Kind;
 use crate::store::vms::VmRow;
 use contract::ApiError;
 use contract::api::{Caller, ResourceTag};
@@ -8,7 +11,6 @@ use contract_compute::VirtualMachine;
 use contract_network::Nic;
 use model::state::VmState;
 use model::tags;
-use store::Db;
 
 /// How texts name a VM.
 pub fn label(vm: &VmRow) -> String {
@@ -19,20 +21,23 @@ pub fn label(vm: &VmRow) -> String {
 ///
 /// # Errors
 /// 431 when there is none.
-pub async fn one(db: &Db, vm: i64, caller: &Caller) -> Result<VirtualMachine, ApiError> {
-    let listed = rows::by_id(db, vm).await?.ok_or_else(|| ApiError::param("Unable to find a virtual machine with specified vmId"))?;
-    let mut shown = all(db, vec![listed], caller).await?;
+pub async fn one(world: &VmWorld, vm: i64, caller: &Caller) -> Result<VirtualMachine, ApiError> {
+    let listed = rows::by_id(&world.node.db, vm).await?;
+    let listed = listed.ok_or_else(|| ApiError::param("Unable to find a virtual machine with specified vmId"))?;
+    let mut shown = all(world, vec![listed], caller).await?;
     shown.pop().ok_or_else(|| ApiError::internal("a virtual machine lost its answer"))
 }
 
-/// A page of VMs: three queries more, whatever its size.
-pub async fn all(db: &Db, listed: Vec<Listed>, caller: &Caller) -> Result<Vec<VirtualMachine>, ApiError> {
+/// A page of VMs: three queries more, whatever its size, and one for each kind of name that isn't known.
+pub async fn all(world: &VmWorld, listed: Vec<Listed>, caller: &Caller) -> Result<Vec<VirtualMachine>, ApiError> {
+    let db = &world.node.db;
     let ids: Vec<i64> = listed.iter().map(|v| v.id).collect();
     let uuids: Vec<String> = listed.iter().map(|v| v.uuid.clone()).collect();
-    let (mut nics, mut found_tags, pending) = tokio::try_join!(
+    let (mut nics, mut found_tags, pending, names) = tokio::try_join!(
         async { Ok::<_, ApiError>(rows::nics(db, &ids).await?) },
         async { Ok(tags::of(db, "UserVm", ids.iter().copied()).await?) },
         jobs::view::pending(db, &uuids),
+        async { Ok(world.names.all(db, listed.iter().flat_map(referred)).await?) },
     )?;
     Ok(listed
         .into_iter()
@@ -40,7 +45,7 @@ pub async fn all(db: &Db, listed: Vec<Listed>, caller: &Caller) -> Result<Vec<Vi
             let nics = nics.remove(&v.id).unwrap_or_default();
             let tags = found_tags.remove(&v.id).unwrap_or_default();
             let job = pending.get(&v.uuid);
-            let mut vm = message(v, nics, tags, caller);
+            let mut vm = message(v, &names, nics, tags, caller);
             if let Some((uuid, status)) = job {
                 vm.job_id = Some(uuid.clone());
                 vm.job_status = Some(*status);
@@ -50,39 +55,62 @@ pub async fn all(db: &Db, listed: Vec<Listed>, caller: &Caller) -> Result<Vec<Vi
         .collect())
 }
 
-fn message(v: Listed, nics: Vec<Nic>, tags: Vec<tags::Tag>, caller: &Caller) -> VirtualMachine {
+/// What a VM refers to by number.
+fn referred(v: &Listed) -> impl Iterator<Item = (Kind, i64)> {
+    [
+        (Kind::Account, Some(v.account_id)),
+        (Kind::Domain, Some(v.domain_id)),
+        (Kind::User, Some(v.user_id)),
+        (Kind::Zone, Some(v.zone_id)),
+        (Kind::Host, v.host_id),
+        (Kind::Template, Some(v.template_id)),
+        (Kind::ServiceOffering, Some(v.service_offering_id)),
+        (Kind::DiskOffering, v.disk_offering_id),
+        (Kind::OsType, v.os_type_id),
+    ]
+    .into_iter()
+    .filter_map(|(kind, id)| Some((kind, id?)))
+}
+
+fn message(v: Listed, names: &Names, nics: Vec<Nic>, tags: Vec<tags::Tag>, caller: &Caller) -> VirtualMachine {
     let admin = caller.is_root_admin();
     let on_host = matches!(v.state, VmState::Running | VmState::Starting | VmState::Stopping | VmState::Migrating);
-    let account = v.account.clone();
-    let (domain_id, domain) = (v.domain_uuid.clone(), v.domain.clone());
+    let uuid = |kind: Kind, id: Option<i64>| names.get(kind, id).map(|n| n.uuid.clone());
+    let name = |kind: Kind, id: Option<i64>| names.get(kind, id).map(|n| n.name.clone());
+    let host_id = v.host_id.filter(|_| admin && on_host);
+    let (account, domain_id, domain) = (
+        name(Kind::Account, Some(v.account_id)),
+        uuid(Kind::Domain, Some(v.domain_id)),
+        name(Kind::Domain, Some(v.domain_id)),
+    );
     VirtualMachine {
-        id: Some(v.uuid.clone()),
+        id: Some(v.uuid),
         name: Some(v.name),
         display_name: Some(v.display_name),
-        account: Some(v.account),
-        user_id: v.user_uuid,
-        username: v.user_name,
-        domain_id: Some(v.domain_uuid),
-        domain: Some(v.domain),
+        account: account.clone(),
+        user_id: uuid(Kind::User, Some(v.user_id)),
+        username: name(Kind::User, Some(v.user_id)),
+        domain_id: domain_id.clone(),
+        domain: domain.clone(),
         created: Some(v.created),
         state: Some(v.state.to_string()),
         ha_enable: Some(v.ha_enabled),
-        zone_id: Some(v.zone_uuid),
-        zone_name: Some(v.zone),
-        host_id: v.host_uuid.filter(|_| admin && on_host),
-        host_name: v.host.filter(|_| admin && on_host),
-        template_id: v.template_uuid,
-        template_name: v.template,
-        template_display_text: v.template_text,
+        zone_id: uuid(Kind::Zone, Some(v.zone_id)),
+        zone_name: name(Kind::Zone, Some(v.zone_id)),
+        host_id: uuid(Kind::Host, host_id),
+        host_name: name(Kind::Host, host_id),
+        template_id: uuid(Kind::Template, Some(v.template_id)),
+        template_name: name(Kind::Template, Some(v.template_id)),
+        template_display_text: names.get(Kind::Template, Some(v.template_id)).map(|n| n.text.clone()),
         password_enabled: Some(v.password_enabled),
-        service_offering_id: v.offering_uuid,
-        service_offering_name: v.offering,
-        disk_offering_id: v.disk_offering_uuid,
-        disk_offering_name: v.disk_offering,
+        service_offering_id: uuid(Kind::ServiceOffering, Some(v.service_offering_id)),
+        service_offering_name: name(Kind::ServiceOffering, Some(v.service_offering_id)),
+        disk_offering_id: uuid(Kind::DiskOffering, v.disk_offering_id),
+        disk_offering_name: name(Kind::DiskOffering, v.disk_offering_id),
         cpu_number: i32::try_from(v.cpu).ok(),
         cpu_speed: i32::try_from(v.cpu_mhz).ok(),
         memory: i32::try_from(v.memory_mb).ok(),
-        guest_os_id: v.os_type_uuid.clone(),
+        guest_os_id: uuid(Kind::OsType, v.os_type_id),
         root_device_id: Some(0),
         root_device_type: Some("ROOT".to_owned()),
         nic: nics,
@@ -95,7 +123,7 @@ fn message(v: Listed, nics: Vec<Nic>, tags: Vec<tags::Tag>, caller: &Caller) -> 
         key_pair: v.key_pair,
         display_vm: Some(v.display_vm),
         is_dynamically_scalable: Some(v.dynamic_scaling),
-        os_type_id: v.os_type_uuid,
+        os_type_id: uuid(Kind::OsType, v.os_type_id),
         tags: tags
             .into_iter()
             .map(|t| ResourceTag {
@@ -103,9 +131,9 @@ fn message(v: Listed, nics: Vec<Nic>, tags: Vec<tags::Tag>, caller: &Caller) -> 
                 value: Some(t.value),
                 resource_type: Some(t.resource_type),
                 resource_id: Some(t.resource_uuid),
-                account: Some(account.clone()),
-                domain_id: Some(domain_id.clone()),
-                domain: Some(domain.clone()),
+                account: account.clone(),
+                domain_id: domain_id.clone(),
+                domain: domain.clone(),
                 ..ResourceTag::default()
             })
             .collect(),

@@ -1,5 +1,6 @@
 //! What the jobs of VMs work with.
 
+use super::name_cache::NameCache;
 use crate::placement::Index;
 use contract::ApiError;
 use contract_agent::{Command, Outcome, command};
@@ -27,6 +28,8 @@ pub struct VmWorld {
     pub hub: Hub,
     /// Hosts in memory.
     pub index: Index,
+    /// Names for answers.
+    pub names: NameCache,
 }
 
 impl VmWorld {
@@ -46,7 +49,13 @@ impl VmWorld {
     }
 
     /// Lets a host do `body`.
-    pub async fn on_host(&self, host: i64, key: Option<&StepKey>, undo: bool, body: command::Body) -> Result<Outcome, ApiError> {
+    pub async fn on_host(
+        &self,
+        host: i64,
+        key: Option<&StepKey>,
+        undo: bool,
+        body: command::Body,
+    ) -> Result<Outcome, ApiError> {
         self.hub.execute(HostId(host), key, undo, Command { body: Some(body) }, HOST_DEADLINE).await
     }
 }

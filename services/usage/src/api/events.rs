@@ -6,8 +6,7 @@ use config::keys;
 use contract::{ApiError, Page};
 use contract_usage::events_server;
 use contract_usage::{
-    Event, EventType, ListEventTypesRequest, ListEventTypesResponse, ListEventsRequest,
-    ListEventsResponse,
+    Event, EventType, ListEventTypesRequest, ListEventTypesResponse, ListEventsRequest, ListEventsResponse,
 };
 use model::names::{self, Table};
 use model::{ListScope, ScopeRequest};
@@ -25,21 +24,10 @@ impl Events {
         Events { node }
     }
 
-    async fn page(
-        &self,
-        cx: &Cx,
-        request: &ListEventsRequest,
-    ) -> Result<ListEventsResponse, ApiError> {
-        let page = Page::of(
-            request.page,
-            request.page_size,
-            self.node.settings.get(keys::DEFAULT_PAGE_SIZE),
-        )?;
-        let domain = cx
-            .refs
-            .one("domainid")
-            .and_then(|e| e.owner.as_ref())
-            .map(|o| (o.domain_id, o.domain_path.as_str()));
+    async fn page(&self, cx: &Cx, request: &ListEventsRequest) -> Result<ListEventsResponse, ApiError> {
+        let page = Page::of(request.page, request.page_size, self.node.settings.get(keys::DEFAULT_PAGE_SIZE))?;
+        let domain =
+            cx.refs.one("domainid").and_then(|e| e.owner.as_ref()).map(|o| (o.domain_id, o.domain_path.as_str()));
         let asked = ScopeRequest {
             account: request.account.as_deref(),
             domain,
@@ -58,22 +46,13 @@ impl Events {
             until: request.end_date.map(|t| t.saturating_add(999_999)),
             keyword: request.keyword.clone().filter(|k| !k.is_empty()),
             // As in 4.11, one of the two alone says nothing.
-            pending: request
-                .entry_time
-                .zip(request.duration)
-                .map(|(e, d)| (i64::from(e), i64::from(d))),
+            pending: request.entry_time.zip(request.duration).map(|(e, d)| (i64::from(e), i64::from(d))),
         };
-        if filter
-            .pending
-            .is_some_and(|(entry, duration)| entry <= duration)
-        {
+        if filter.pending.is_some_and(|(entry, duration)| entry <= duration) {
             return Err(ApiError::param("Entry time must be greater than duration"));
         }
         let (rows, count) = list(&self.node.db, &scope, &filter, page).await?;
-        Ok(ListEventsResponse {
-            count: Some(count),
-            event: self.shown(rows).await?,
-        })
+        Ok(ListEventsResponse { count: Some(count), event: self.shown(rows).await? })
     }
 
     /// Adds the names: three queries, however many rows.
@@ -105,10 +84,7 @@ impl Events {
 
 #[tonic::async_trait]
 impl events_server::Events for Events {
-    async fn list(
-        &self,
-        request: Request<ListEventsRequest>,
-    ) -> Result<Response<ListEventsResponse>, Status> {
+    async fn list(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         let (cx, request) = self.node.rpc.enter(request).await?;
         Ok(Response::new(self.page(&cx, &request).await?))
     }
@@ -118,14 +94,8 @@ impl events_server::Events for Events {
         request: Request<ListEventTypesRequest>,
     ) -> Result<Response<ListEventTypesResponse>, Status> {
         self.node.rpc.enter(request).await?;
-        let event_type = EVENT_TYPES.iter().map(|t| EventType {
-            name: Some((*t).to_owned()),
-            ..EventType::default()
-        });
+        let event_type = EVENT_TYPES.iter().map(|t| EventType { name: Some((*t).to_owned()), ..EventType::default() });
         let event_type: Vec<EventType> = event_type.collect();
-        Ok(Response::new(ListEventTypesResponse {
-            count: i64::try_from(event_type.len()).ok(),
-            event_type,
-        }))
+        Ok(Response::new(ListEventTypesResponse { count: i64::try_from(event_type.len()).ok(), event_type }))
     }
 }

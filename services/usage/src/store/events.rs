@@ -61,9 +61,7 @@ pub(crate) async fn insert(tx: &mut Tx, events: &[(i64, &EventRecord)]) -> Resul
                 Value::from(state(event.state)),
                 Value::from(level(event.level)),
                 Value::from(description),
-                Value::from(
-                    format!("{}\n{}\n{description}", event.kind, level(event.level)).to_lowercase(),
-                ),
+                Value::from(format!("{}\n{}\n{description}", event.kind, level(event.level)).to_lowercase()),
                 Value::from(event.owner.account_id),
                 Value::from(event.owner.domain_id),
                 Value::from(&event.owner.domain_path),
@@ -89,24 +87,13 @@ pub(crate) async fn list(
     filter: &Filter,
     page: Page,
 ) -> Result<(Vec<EventRow>, i64), ApiError> {
-    let select = matching(
-        Sql::new(&format!("SELECT {COLUMNS} FROM events WHERE archived = 0")),
-        scope,
-        filter,
-    );
-    let rows = db
-        .all(page.apply(select.push(" ORDER BY created DESC, id DESC")))
-        .await?;
+    let select = matching(Sql::new(&format!("SELECT {COLUMNS} FROM events WHERE archived = 0")), scope, filter);
+    let rows = db.all(page.apply(select.push(" ORDER BY created DESC, id DESC"))).await?;
     let count = match page.proves_count(rows.len()) {
         Some(count) => count,
-        None => db
-            .one(matching(
-                Sql::new("SELECT COUNT(*) FROM events WHERE archived = 0"),
-                scope,
-                filter,
-            ))
-            .await?
-            .at(0)?,
+        None => {
+            db.one(matching(Sql::new("SELECT COUNT(*) FROM events WHERE archived = 0"), scope, filter)).await?.at(0)?
+        }
     };
     let rows = rows.iter().map(read).collect::<store::Result<_>>()?;
     Ok((rows, count))
@@ -121,15 +108,10 @@ fn matching(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
         .push_if(" AND created >= ?", filter.from)
         .push_if(" AND created <= ?", filter.until);
     if let Some(start) = &filter.chain {
-        sql = sql
-            .push(" AND (start_uuid = ? OR uuid = ?)")
-            .bind(start)
-            .bind(start);
+        sql = sql.push(" AND (start_uuid = ? OR uuid = ?)").bind(start).bind(start);
     }
     if let Some(keyword) = &filter.keyword {
-        sql = sql
-            .push(" AND ")
-            .contains("search", &keyword.to_lowercase());
+        sql = sql.push(" AND ").contains("search", &keyword.to_lowercase());
     }
     if let Some((entry, duration)) = filter.pending {
         let now = now_micros();
@@ -160,45 +142,27 @@ fn read(row: &Row) -> store::Result<EventRow> {
 }
 
 /// Names of users, removed ones included.
-pub(crate) async fn user_names(
-    db: &Db,
-    ids: impl IntoIterator<Item = i64>,
-) -> Result<HashMap<i64, String>, ApiError> {
+pub(crate) async fn user_names(db: &Db, ids: impl IntoIterator<Item = i64>) -> Result<HashMap<i64, String>, ApiError> {
     let mut ids: Vec<i64> = ids.into_iter().collect();
     ids.sort_unstable();
     ids.dedup();
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = db
-        .all(Sql::new("SELECT id, username FROM users WHERE ").in_list("id", ids))
-        .await?;
-    Ok(rows
-        .iter()
-        .map(|r| Ok((r.at(0)?, r.at(1)?)))
-        .collect::<store::Result<_>>()?)
+    let rows = db.all(Sql::new("SELECT id, username FROM users WHERE ").in_list("id", ids)).await?;
+    Ok(rows.iter().map(|r| Ok((r.at(0)?, r.at(1)?))).collect::<store::Result<_>>()?)
 }
 
 /// Deletes some of the events from before `before`; gives how many.
 pub(crate) async fn purge(db: &Db, term: &Term, before: i64) -> Result<u64, ApiError> {
-    let old = Sql::new("SELECT id FROM events WHERE created < ? ORDER BY created LIMIT ?")
-        .bind(before)
-        .bind(PURGE);
-    let ids: Vec<i64> = db
-        .all(old)
-        .await?
-        .iter()
-        .map(|r| r.at(0))
-        .collect::<store::Result<_>>()?;
+    let old = Sql::new("SELECT id FROM events WHERE created < ? ORDER BY created LIMIT ?").bind(before).bind(PURGE);
+    let ids: Vec<i64> = db.all(old).await?.iter().map(|r| r.at(0)).collect::<store::Result<_>>()?;
     if ids.is_empty() {
         return Ok(0);
     }
     store::tx!(db, "purge-events", |tx| {
         term.fence(tx).await?;
-        Ok::<_, ApiError>(
-            tx.exec(Sql::new("DELETE FROM events WHERE ").in_list("id", ids.iter().copied()))
-                .await?,
-        )
+        Ok::<_, ApiError>(tx.exec(Sql::new("DELETE FROM events WHERE ").in_list("id", ids.iter().copied())).await?)
     })
     .await
 }
