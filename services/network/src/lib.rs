@@ -41,6 +41,7 @@ pub const MIGRATIONS: &[Migration] = &[
         file: "0003_nics_removed.sql",
         sql: include_str!("../migrations/0003_nics_removed.sql"),
     },
+    Migration { owner: "network", file: "0004_ip_vm.sql", sql: include_str!("../migrations/0004_ip_vm.sql") },
 ];
 
 /// First numbers of a fresh install (4.11's).
