@@ -10,10 +10,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// How often a job is asked for.
-const POLL: Duration = Duration::from_millis(50);
 /// Longest wait for a job.
-const JOB_DEADLINE: Duration = Duration::from_secs(120);
+const JOB_DEADLINE: Duration = Duration::from_secs(300);
 
 /// A client with the keys of one user.
 pub struct ApiClient {
@@ -79,9 +77,15 @@ impl ApiClient {
             match state.get("jobstatus").and_then(Value::as_i64) {
                 Some(1) => return Ok(result),
                 Some(2) => bail!("{command}: {}", result.get("errortext").and_then(Value::as_str).unwrap_or("failed")),
-                _ => tokio::time::sleep(POLL).await,
+                _ => tokio::time::sleep(pause(start.elapsed())).await,
             }
         }
         bail!("{command}: its job didn't end within {JOB_DEADLINE:?}")
     }
+}
+
+/// How long to wait before a job is asked for again: a tenth of its age, so that a thousand waiting clients don't ask the
+/// server to death.
+fn pause(age: Duration) -> Duration {
+    (age / 10).clamp(Duration::from_millis(20), Duration::from_millis(500))
 }
