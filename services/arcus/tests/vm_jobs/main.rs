@@ -7,13 +7,16 @@ mod scenario;
 mod template;
 mod world;
 
+use contract::api::TagParam;
 use contract_compute::virtual_machines_client::VirtualMachinesClient;
 use contract_compute::{
     DeployVirtualMachineRequest, DestroyVirtualMachineRequest, ExpungeVirtualMachineRequest,
     RebootVirtualMachineRequest, StartVirtualMachineRequest, StopVirtualMachineRequest,
 };
+use contract_infra::CreateTagsRequest;
+use contract_infra::tags_client::TagsClient;
 use jobs::harness::prove;
-use scenario::{Outcome, VmScenario};
+use scenario::{Outcome, PowerLoss, VmScenario};
 use template::{GONE, OFF, RUNNING, Template};
 
 async fn proved(scenario: VmScenario, steps: &[&str]) {
@@ -23,8 +26,9 @@ async fn proved(scenario: VmScenario, steps: &[&str]) {
 
 async fn deploy(start: bool, steps: &[&str]) {
     let template = Template::shared().await;
-    let scenario = VmScenario::new(template, Outcome::AsBeforeAndError, move |mut client, ids, call| {
+    let scenario = VmScenario::new(template, Outcome::AsBeforeAndError, move |channel, ids, call| {
         Box::pin(async move {
+            let mut client = VirtualMachinesClient::new(channel);
             let request = DeployVirtualMachineRequest {
                 zone_id: Some(ids.zone),
                 service_offering_id: Some(ids.offering),
@@ -56,8 +60,9 @@ macro_rules! on_vm {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             let template = Template::shared().await;
-            let scenario = VmScenario::new(template, $outcome, |mut $client: VirtualMachinesClient<_>, ids, call| {
+            let scenario = VmScenario::new(template, $outcome, |channel, ids, call| {
                 Box::pin(async move {
+                    let mut $client = VirtualMachinesClient::new(channel);
                     let $id = Some(ids.vm($vm));
                     $client.$method(call.request($request)).await
                 })
@@ -112,3 +117,27 @@ on_vm!(
     |client, id| ExpungeVirtualMachineRequest { id, ..Default::default() },
     expunge
 );
+
+/// Tags are a job for 4.11's sake: one commit and nothing to undo.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tagging() {
+    let template = Template::shared().await;
+    let scenario = VmScenario::new(template, Outcome::AsBefore, |channel, ids, call| {
+        Box::pin(async move {
+            let request = CreateTagsRequest {
+                tags: vec![TagParam { key: Some("tier".into()), value: Some("web".into()) }],
+                resource_type: Some("UserVm".into()),
+                resource_ids: vec![ids.vm(RUNNING)],
+                ..Default::default()
+            };
+            TagsClient::new(channel).create(call.request(request)).await
+        })
+    });
+    proved(scenario, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_ended_by_itself() {
+    let proof = prove(&PowerLoss(Template::shared().await), &[]).await.unwrap_or_else(|why| panic!("{why}"));
+    println!("{} runs over {} points", proof.runs, proof.points.len());
+}

@@ -4,7 +4,6 @@ use crate::template::{Ids, Template};
 use crate::world::World;
 use contract::ApiError;
 use contract::api::{Caller, JobRef, RoleType};
-use contract_compute::virtual_machines_client::VirtualMachinesClient;
 use futures::future::BoxFuture;
 use jobs::Jobs;
 use jobs::harness::{Scenario, Start};
@@ -48,7 +47,7 @@ impl Admin {
 }
 
 type Answer = Result<Response<JobRef>, Status>;
-type Submit = Box<dyn Fn(VirtualMachinesClient<Channel>, Ids, Admin) -> BoxFuture<'static, Answer> + Send + Sync>;
+type Submit = Box<dyn Fn(Channel, Ids, Admin) -> BoxFuture<'static, Answer> + Send + Sync>;
 
 pub struct VmScenario {
     template: &'static Template,
@@ -59,7 +58,7 @@ pub struct VmScenario {
 impl VmScenario {
     pub fn new<F>(template: &'static Template, outcome: Outcome, submit: F) -> VmScenario
     where
-        F: Fn(VirtualMachinesClient<Channel>, Ids, Admin) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
+        F: Fn(Channel, Ids, Admin) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
     {
         VmScenario { template, outcome, submit: Box::new(submit) }
     }
@@ -85,8 +84,7 @@ impl Scenario for VmScenario {
     }
 
     async fn submit(&self, world: &World, _jobs: &Jobs) -> Result<String, ApiError> {
-        let client = VirtualMachinesClient::new(world.channel());
-        let answer = (self.submit)(client, self.template.ids.clone(), Admin).await?;
+        let answer = (self.submit)(world.channel(), self.template.ids.clone(), Admin).await?;
         Ok(answer.into_inner().job_id)
     }
 
@@ -128,4 +126,46 @@ fn only_stopped(before: &str, after: &str) -> bool {
         && has("capacity: 0 0 0")
         && !after.contains("simulated: ")
         && rest(before) == rest(after)
+}
+
+/// A machine that ends by itself: nobody submits a job, the host's report does.
+pub struct PowerLoss(pub &'static Template);
+
+impl Scenario for PowerLoss {
+    type World = World;
+
+    async fn world(&self) -> World {
+        World::new(self.0).await
+    }
+
+    fn db<'w>(&self, world: &'w World) -> &'w Db {
+        &world.node.db
+    }
+
+    fn service(&self) -> &'static str {
+        "orchestrator"
+    }
+
+    async fn start(&self, world: &World, start: Start) -> Jobs {
+        world.orchestrator(start).await
+    }
+
+    async fn submit(&self, world: &World, _jobs: &Jobs) -> Result<String, ApiError> {
+        assert!(world.simulator.power_off(&self.0.ids.vm(crate::template::RUNNING)));
+        Ok(testkit::eventually(|| world.job_of_kind("vm.power")).await)
+    }
+
+    async fn look(&self, world: &World) -> String {
+        world.look().await
+    }
+
+    /// The host reports again, to the next incarnation too, until the machine is Stopped.
+    async fn look_ended(&self, world: &World) -> String {
+        world.power_settles().await;
+        world.look().await
+    }
+
+    fn may_fail_as(&self, _before: &str, succeeded: &str, after: &str) -> bool {
+        after == succeeded
+    }
 }

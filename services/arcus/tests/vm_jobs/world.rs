@@ -24,7 +24,7 @@ pub struct World {
     pub node: Node,
     net: Arc<LocalNet>,
     pki: Arc<Pki>,
-    simulator: SimulatorHandle,
+    pub simulator: SimulatorHandle,
     /// Of the incarnation that runs.
     vms: Mutex<Option<Arc<VmWorld>>>,
     _dir: TempDir,
@@ -85,6 +85,24 @@ impl World {
         self.net.channel("orchestrator")
     }
 
+    /// UUID of the last job of a kind.
+    pub async fn job_of_kind(&self, kind: &str) -> Option<String> {
+        let sql = Sql::new("SELECT uuid FROM jobs WHERE kind = ? ORDER BY id DESC LIMIT 1").bind(kind);
+        self.node.db.optional(sql).await.unwrap().map(|r| r.at(0).unwrap())
+    }
+
+    /// Waits until no machine that its host doesn't run is Running, and no job is under way.
+    pub async fn power_settles(&self) {
+        let hub = self.vms.lock().unwrap().clone().unwrap().hub.clone();
+        let settled = || async {
+            hub.ask_reports();
+            let sql = "SELECT (SELECT COUNT(*) FROM vms WHERE state = 'Running' AND removed IS NULL) + \
+                       (SELECT COUNT(*) FROM jobs WHERE state NOT IN ('Done', 'Failed'))";
+            self.node.db.one(Sql::new(sql)).await.unwrap().at::<i64>(0).unwrap() == 0
+        };
+        wait_until(settled, Duration::from_secs(30)).await;
+    }
+
     /// Lets the sweep end the machine if it was destroyed, and waits for it.
     pub async fn sweep(&self, name: &str) {
         let vms = self.vms.lock().unwrap().clone().unwrap();
@@ -142,6 +160,7 @@ const LOOKS: &[(&str, &str)] = &[
     ("count", "SELECT slot, used || '' FROM resource_counts ORDER BY slot"),
     ("name", "SELECT name_lower FROM vm_names ORDER BY name_lower"),
     ("claim", "SELECT resource FROM claims WHERE exclusive <> 0 OR shared <> 0 OR waiting <> 0 ORDER BY resource"),
+    ("tag", "SELECT resource_uuid, tag_key, tag_value FROM tags ORDER BY resource_uuid, tag_key"),
     ("debt", "SELECT vm_uuid FROM host_debts"),
 ];
 

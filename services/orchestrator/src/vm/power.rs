@@ -125,8 +125,13 @@ async fn check_again(world: &VmWorld, vm: &VmRow, host: i64) -> Result<(), ApiEr
     let accepted = store::tx!(world.node.db, "power-check", |tx| {
         // A job that owns the VM knows better than a report.
         jobs::claims::free(tx, &[claim(vm.id)]).await?;
+        let check = PowerCheck { vm: vm.id, host, generation: vm.generation };
+        // What was read before may have been settled meanwhile.
+        if !check.applies(tx).await? {
+            return Ok(());
+        }
         let accept = Accept {
-            job: PowerCheck { vm: vm.id, host, generation: vm.generation },
+            job: check,
             caller: rpc::cx::system_caller(),
             command: None,
             owner: vm.owner.clone(),
@@ -136,11 +141,11 @@ async fn check_again(world: &VmWorld, vm: &VmRow, host: i64) -> Result<(), ApiEr
             description: format!("following the power state of VM: {}", view::label(vm)),
             entity_id: None,
         };
-        world.jobs.accept(tx, ticket.clone(), accept).await
+        world.jobs.accept(tx, ticket.clone(), accept).await.map(drop)
     })
     .await;
     match accepted {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         Err(e) if e.is_transient() => Ok(()),
         Err(e) => Err(e),
     }
@@ -185,12 +190,15 @@ impl Job for PowerCheck {
 }
 
 impl PowerCheck {
-    async fn settle(&self, world: &VmWorld, tx: &mut Tx, ctx: &Ctx, vm: &VmRow) -> Result<(), ApiError> {
-        let now = vms::find_in(tx, self.vm).await?;
-        let same = now.is_some_and(|v| {
+    /// Whether the database still holds that the VM runs there.
+    async fn applies(&self, tx: &mut Tx) -> Result<bool, ApiError> {
+        Ok(vms::find_in(tx, self.vm).await?.is_some_and(|v| {
             v.state == VmState::Running && v.host_id == Some(self.host) && v.generation == self.generation
-        });
-        if !same || !vms::transit(tx, self.vm, &[VmState::Running], VmState::Stopped).await? {
+        }))
+    }
+
+    async fn settle(&self, world: &VmWorld, tx: &mut Tx, ctx: &Ctx, vm: &VmRow) -> Result<(), ApiError> {
+        if !self.applies(tx).await? || !vms::transit(tx, self.vm, &[VmState::Running], VmState::Stopped).await? {
             return Ok(());
         }
         boot::vacate(world, tx, self.vm, true).await?;
