@@ -13,8 +13,9 @@ use contract_compute::{
     DeployVirtualMachineRequest, DestroyVirtualMachineRequest, ExpungeVirtualMachineRequest,
     RebootVirtualMachineRequest, StartVirtualMachineRequest, StopVirtualMachineRequest,
 };
-use contract_infra::CreateTagsRequest;
+use contract_infra::hosts_client::HostsClient;
 use contract_infra::tags_client::TagsClient;
+use contract_infra::{CreateTagsRequest, ReconnectHostRequest};
 use jobs::harness::prove;
 use scenario::{Outcome, PowerLoss, VmScenario};
 use template::{GONE, OFF, RUNNING, Template};
@@ -131,6 +132,18 @@ async fn tagging() {
                 ..Default::default()
             };
             TagsClient::new(channel).create(call.request(request)).await
+        })
+    });
+    proved(scenario, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconnecting_a_host() {
+    let template = Template::shared().await;
+    let scenario = VmScenario::new(template, Outcome::AsBefore, |channel, ids, call| {
+        Box::pin(async move {
+            let request = ReconnectHostRequest { id: Some(ids.host), ..Default::default() };
+            HostsClient::new(channel).reconnect(call.request(request)).await
         })
     });
     proved(scenario, &[]).await;

@@ -22,6 +22,7 @@ pub struct Ids {
     pub template: String,
     pub offering: String,
     pub network: String,
+    pub host: String,
     vms: BTreeMap<String, String>,
 }
 
@@ -55,6 +56,7 @@ impl Template {
             template: first(&api, "listTemplates", "template", &[("templatefilter", "featured")]).await,
             offering: first(&api, "listServiceOfferings", "serviceoffering", &[("name", "Small Instance")]).await,
             network: first(&api, "listNetworks", "network", &[]).await,
+            host: first(&api, "listHosts", "host", &[]).await,
             vms: BTreeMap::new(),
         };
         for name in [OFF, GONE] {
