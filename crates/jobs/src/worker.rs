@@ -66,7 +66,10 @@ impl Run {
             () = self.stopped() => End::Stopped,
         };
         match end {
-            End::Ended => self.engine.ended(&self.facts.uuid),
+            End::Ended => {
+                tracing::info!(uuid = self.facts.uuid, "the job has ended");
+                self.engine.ended(&self.facts.uuid);
+            }
             End::Lost => {}
             End::Stuck => self.park().await,
             End::Stopped => self.put_down().await,
