@@ -90,6 +90,7 @@ pub async fn run(args: DevArgs) -> Result<()> {
     })?;
     let password = password(&args)?;
     if args.reset {
+        ensure!(args.database.is_none(), "--reset empties the data folder only: empty the database yourself");
         reset(&args.data_dir)?;
     }
     std::fs::create_dir_all(&args.data_dir).with_context(|| args.data_dir.display().to_string())?;

@@ -265,6 +265,17 @@ pub struct VmOffering {
     pub host_tags: Vec<String>,
 }
 
+/// What a host is told of a guest beside its size: whether its CPU is capped, and its operating system's name.
+pub async fn guest(db: &Db, service_offering: i64, os_type: Option<i64>) -> Result<(bool, String)> {
+    let sql = Sql::new(
+        "SELECT s.limit_cpu_use, g.name FROM service_offerings s LEFT JOIN os_types g ON g.id = ? WHERE s.id = ?",
+    )
+    .bind(os_type)
+    .bind(service_offering);
+    let r = db.one(sql).await?;
+    Ok((r.at(0)?, r.at::<Option<String>>(1)?.unwrap_or_default()))
+}
+
 /// UUIDs of networks, in the order of their numbers given.
 pub async fn network_uuids(db: &Db, ids: &[i64]) -> Result<Vec<String>> {
     let found = model::names::named(db, model::names::Table::Networks, ids.iter().copied()).await?;

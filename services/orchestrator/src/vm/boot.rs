@@ -109,8 +109,9 @@ pub async fn vacate(world: &VmWorld, tx: &mut Tx, vm: i64, ran: bool) -> Result<
     Ok(())
 }
 
-/// What the host is told to start.
-pub fn spec(vm: &VmRow, generation: i64, nics: &[NicSpec], disks: &[DiskSpec]) -> VmSpec {
+/// What the host is told to start; `guest` is what the catalogue says of it (`vm_order::guest`).
+pub fn spec(vm: &VmRow, guest: (bool, String), generation: i64, nics: &[NicSpec], disks: &[DiskSpec]) -> VmSpec {
+    let (limit_cpu, os_type) = guest;
     let unsigned = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     VmSpec {
         uuid: vm.uuid.clone(),
@@ -119,8 +120,8 @@ pub fn spec(vm: &VmRow, generation: i64, nics: &[NicSpec], disks: &[DiskSpec]) -
         cpus: unsigned(vm.cpu),
         cpu_mhz: unsigned(vm.cpu_mhz),
         memory_bytes: u64::try_from(vm.memory_mb).unwrap_or_default() * 1024 * 1024,
-        limit_cpu: false,
-        os_type: String::new(),
+        limit_cpu,
+        os_type,
         nics: nics.iter().map(nic).collect(),
         disks: disks.iter().map(disk).collect(),
         generation,

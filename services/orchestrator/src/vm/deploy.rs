@@ -2,6 +2,7 @@
 
 use super::boot::{self, Constraints};
 use super::{VmWorld, usage, view};
+use crate::store::vm_order;
 use crate::store::vms::{self, VmRow};
 use contract::ApiError;
 use contract_agent::{StartVm, StopVm, command};
@@ -169,6 +170,7 @@ impl Job for Deploy {
             self.allocate(&world, &ctx, &vm, None).await?;
             return finish(&world, &ctx, &vm, VmState::Stopped, &["VM.CREATE"]).await;
         }
+        let guest = vm_order::guest(&world.node.db, vm.service_offering_id, vm.os_type_id).await?;
         let mut wanted = boot::wanted(&vm, &self.constraints);
         // Without an answer nothing is excluded: allocating the disks will tell, and has its undo.
         if let Err(e) = boot::exclude_clusters(&world, &mut wanted, self.fit(&vm)).await {
@@ -179,7 +181,7 @@ impl Job for Deploy {
         })
         .await?;
         let (nics, disks) = self.allocate(&world, &ctx, &vm, Some(&placed)).await?;
-        let spec = boot::spec(&vm, placed.generation, &nics.nics, &disks.disks);
+        let spec = boot::spec(&vm, guest, placed.generation, &nics.nics, &disks.disks);
         let undo = Undo::Domain { host: placed.host, generation: placed.generation };
         ctx.call("boot", Some(undo), |call| {
             let (world, body) = (world.clone(), command::Body::StartVm(StartVm { vm: Some(spec.clone()) }));

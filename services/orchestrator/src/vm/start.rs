@@ -3,7 +3,7 @@
 use super::boot::{self, Constraints};
 use super::deploy::{finish, row, stop_or_owe};
 use super::{VmWorld, view};
-use crate::store::vms;
+use crate::store::{vm_order, vms};
 use contract::ApiError;
 use contract_agent::{StartVm, command};
 use contract_network::VmNicsRequest;
@@ -49,6 +49,7 @@ impl Job for Start {
 
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
+        let guest = vm_order::guest(&world.node.db, vm.service_offering_id, vm.os_type_id).await?;
         let mut wanted = boot::wanted(&vm, &self.constraints);
         let fit = FitRequest {
             vm_id: Some(vm.id),
@@ -83,7 +84,7 @@ impl Job for Start {
                 async move { client.prepare(request).await }
             }),
         )?;
-        let spec = boot::spec(&vm, placed.generation, &nics.nics, &disks.disks);
+        let spec = boot::spec(&vm, guest, placed.generation, &nics.nics, &disks.disks);
         ctx.call("boot", Some(Undo::Domain { host, generation: placed.generation }), |call| {
             let (world, body) = (world.clone(), command::Body::StartVm(StartVm { vm: Some(spec.clone()) }));
             async move { world.on_host(host, Some(call.key()), false, body).await }
