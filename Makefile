@@ -20,7 +20,7 @@ test: ## run all tests: Rust, and real CloudStack clients
 	@$(MAKE) --no-print-directory test-clients
 
 test-rust: ## the Rust tests only (SQLite, MariaDB, etcd)
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 clients: ## install the pinned real clients into target/clients
 	@test -x $(PY) || python3 -m venv target/clients

@@ -152,7 +152,7 @@ impl Scenario for PowerLoss {
 
     async fn submit(&self, world: &World, _jobs: &Jobs) -> Result<String, ApiError> {
         assert!(world.simulator.power_off(&self.0.ids.vm(crate::template::RUNNING)));
-        Ok(testkit::eventually(|| world.job_of_kind("vm.power")).await)
+        Ok(testkit::eventually(|| world.first_job_of_kind("vm.power")).await)
     }
 
     async fn look(&self, world: &World) -> String {

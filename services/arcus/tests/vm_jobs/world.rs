@@ -85,9 +85,9 @@ impl World {
         self.net.channel("orchestrator")
     }
 
-    /// UUID of the last job of a kind.
-    pub async fn job_of_kind(&self, kind: &str) -> Option<String> {
-        let sql = Sql::new("SELECT uuid FROM jobs WHERE kind = ? ORDER BY id DESC LIMIT 1").bind(kind);
+    /// UUID of the first job of a kind: the host's next report may make another once it has failed.
+    pub async fn first_job_of_kind(&self, kind: &str) -> Option<String> {
+        let sql = Sql::new("SELECT uuid FROM jobs WHERE kind = ? ORDER BY id LIMIT 1").bind(kind);
         self.node.db.optional(sql).await.unwrap().map(|r| r.at(0).unwrap())
     }
 
