@@ -1,32 +1,36 @@
-//! Connections: one writer and several readers on SQLite, a pool on MySQL.
+//! Connections: one writer and several readers on SQLite, [nodes](crate::mysql) on MySQL.
 
 use crate::ids::Blocks;
+use crate::mysql::{Cluster, NodeInUse, Watched};
 use crate::row::{Native, Row};
 use crate::sql::{Sql, Value};
 use crate::tx::{Conn, Tx};
 use crate::{Error, Result};
 use futures::TryStreamExt;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Where the database is.
 #[derive(Clone, Debug)]
 pub struct DbConfig {
-    /// `sqlite:PATH`, `sqlite::memory:` (one connection, for simulation) or `mysql://user:password@host:port/database`.
+    /// `sqlite:PATH`, `sqlite::memory:` (one connection, for simulation) or `mysql://user:password@host:port/database`;
+    /// several `host:port,host:port` are the nodes of a cluster, of which the first that is well is used.
     pub url: String,
     /// Most connections of this process (MySQL), readers (SQLite).
     pub connections: u32,
+    /// How long a node further ahead in the URL must be well before it is used again.
+    pub settle: Duration,
 }
 
 impl DbConfig {
     /// The default number of connections.
     pub fn new(url: impl Into<String>) -> Self {
-        DbConfig { url: url.into(), connections: 16 }
+        DbConfig { url: url.into(), connections: 16, settle: Duration::from_secs(10) }
     }
 }
 
@@ -49,8 +53,13 @@ pub(crate) struct Counters {
 }
 
 pub(crate) enum Backend {
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
-    MySql(MySqlPool),
+    Sqlite {
+        writer: SqlitePool,
+        readers: SqlitePool,
+    },
+    MySql(Watched),
+    #[cfg(feature = "simulation")]
+    Inline(Arc<dyn crate::inline::Inline>),
 }
 
 /// A database. Cheap to clone.
@@ -61,6 +70,16 @@ pub(crate) struct Inner {
     pub backend: Backend,
     pub counters: Counters,
     pub blocks: Blocks,
+}
+
+/// A database that may be closed already.
+pub struct WeakDb(std::sync::Weak<Inner>);
+
+impl WeakDb {
+    /// The database, while somebody uses it.
+    pub fn upgrade(&self) -> Option<Db> {
+        self.0.upgrade().map(Db)
+    }
 }
 
 impl std::fmt::Debug for Db {
@@ -78,14 +97,18 @@ impl Db {
         let backend = if config.url.starts_with("sqlite:") {
             connect_sqlite(config).await?
         } else {
-            connect_mysql(config).await?
+            Backend::MySql(Cluster::connect(config).await?)
         };
-        Ok(Db(Arc::new(Inner { backend, counters: Counters::default(), blocks: Blocks::default() })))
+        Ok(Db::of(backend))
+    }
+
+    pub(crate) fn of(backend: Backend) -> Db {
+        Db(Arc::new(Inner { backend, counters: Counters::default(), blocks: Blocks::default() }))
     }
 
     /// Whether this is the embedded database.
     pub fn is_sqlite(&self) -> bool {
-        matches!(self.0.backend, Backend::Sqlite { .. })
+        !matches!(self.0.backend, Backend::MySql(_))
     }
 
     /// All rows of a SELECT, outside any transaction.
@@ -93,7 +116,12 @@ impl Db {
         self.count_statement();
         match &self.0.backend {
             Backend::Sqlite { readers, .. } => sqlite_all(readers, sql).await,
-            Backend::MySql(pool) => mysql_all(pool, sql).await,
+            Backend::MySql(cluster) => cluster.select(sql).await,
+            #[cfg(feature = "simulation")]
+            Backend::Inline(database) => {
+                let (text, args) = sql.into_parts();
+                Ok(database.select(text, args).await?.into_iter().map(|r| Row(Native::Inline(r))).collect())
+            }
         }
     }
 
@@ -115,9 +143,20 @@ impl Db {
         let conn = match &self.0.backend {
             // A transaction that reads first and then writes fails at once with BUSY unless it is immediate.
             Backend::Sqlite { writer, .. } => Conn::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Backend::MySql(pool) => Conn::MySql(pool.begin().await?),
+            Backend::MySql(cluster) => Conn::MySql(cluster.begin().await?),
+            #[cfg(feature = "simulation")]
+            Backend::Inline(database) => Conn::Inline(database.begin().await?),
         };
         Ok(Tx::new(self.clone(), conn))
+    }
+
+    /// Runs a statement that defines tables and is harmless when run again.
+    pub(crate) async fn define(&self, text: &str) -> Result<u64> {
+        if let Backend::MySql(cluster) = &self.0.backend {
+            self.count_statement();
+            return cluster.define(Sql::new(text)).await;
+        }
+        crate::tx!(self, "define", |tx| tx.exec(text).await).await
     }
 
     /// Counters since the connection was made.
@@ -128,6 +167,19 @@ impl Db {
             commits: c.commits.load(Ordering::Relaxed),
             retries: c.retries.load(Ordering::Relaxed),
         }
+    }
+
+    /// The node in use, now and from now on: for metrics, events and alerts. It never changes for an embedded database.
+    pub fn node(&self) -> watch::Receiver<NodeInUse> {
+        match &self.0.backend {
+            Backend::MySql(cluster) => cluster.in_use(),
+            _ => watch::channel(NodeInUse { address: Some("embedded".into()), ..NodeInUse::default() }).1,
+        }
+    }
+
+    /// A handle that doesn't keep the connections.
+    pub fn downgrade(&self) -> WeakDb {
+        WeakDb(Arc::downgrade(&self.0))
     }
 
     /// Whether the database answers.
@@ -142,7 +194,9 @@ impl Db {
                 readers.close().await;
                 writer.close().await;
             }
-            Backend::MySql(pool) => pool.close().await,
+            Backend::MySql(cluster) => cluster.close().await,
+            #[cfg(feature = "simulation")]
+            Backend::Inline(_) => {}
         }
     }
 
@@ -180,48 +234,6 @@ async fn connect_sqlite(config: &DbConfig) -> Result<Backend> {
         pool(config.connections.clamp(1, 4)).connect_with(options.pragma("query_only", "1")).await?
     };
     Ok(Backend::Sqlite { writer, readers })
-}
-
-async fn connect_mysql(config: &DbConfig) -> Result<Backend> {
-    let options = MySqlConnectOptions::from_str(&config.url)?
-        .charset("utf8mb4")
-        .collation("utf8mb4_bin")
-        .statement_cache_capacity(250)
-        .disable_statement_logging();
-    if let Some(name) = options.get_database().map(str::to_owned) {
-        create_database(&options, &name).await?;
-    }
-    let pool = MySqlPoolOptions::new()
-        .max_connections(config.connections.max(1))
-        .min_connections(1)
-        .acquire_timeout(Duration::from_secs(30))
-        .test_before_acquire(false)
-        .after_connect(|conn, _| {
-            Box::pin(async move {
-                conn.execute(
-                    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION', \
-                     SESSION innodb_lock_wait_timeout = 10",
-                )
-                .await?;
-                conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-                Ok(())
-            })
-        })
-        .connect_with(options)
-        .await?;
-    Ok(Backend::MySql(pool))
-}
-
-async fn create_database(options: &MySqlConnectOptions, name: &str) -> Result<()> {
-    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err(Error::Other(format!("a database name of letters, digits and _ is wanted, not {name:?}")));
-    }
-    // The empty name leaves the session without a default database.
-    let mut conn = options.clone().database("").connect().await?;
-    let text = format!("CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
-    conn.execute(AssertSqlSafe(text)).await?;
-    sqlx::Connection::close(conn).await?;
-    Ok(())
 }
 
 macro_rules! backend {

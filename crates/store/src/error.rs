@@ -76,7 +76,8 @@ fn from_database(e: &dyn sqlx::error::DatabaseError) -> Error {
     }
     if let Some(my) = e.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
         return match my.number() {
-            1205 | 1213 => Error::Retry(my.message().to_owned()),
+            // 1305: the savepoint that spans a transaction is gone, see `mysql::session`.
+            1205 | 1213 | 1305 => Error::Retry(my.message().to_owned()),
             // 1047: the node isn't part of the primary component; 1053, 1927, 2006, 2013: going away.
             1040 | 1047 | 1053 | 1290 | 1927 | 2006 | 2013 => Error::Unavailable(my.message().to_owned()),
             1062 => Error::Unique { key: unique_key(my.message()) },
@@ -102,9 +103,9 @@ fn unique_key(message: &str) -> String {
 impl From<Error> for contract::ApiError {
     fn from(e: Error) -> Self {
         match e {
-            Error::Retry(_) | Error::CommitUnknown(_) | Error::Unavailable(_) => {
-                contract::ApiError::unavailable(e.to_string())
-            }
+            // The transaction didn't take place: the request may be repeated.
+            Error::Retry(_) | Error::Unavailable(_) => contract::ApiError::overloaded(e.to_string()),
+            Error::CommitUnknown(_) => contract::ApiError::unavailable(e.to_string()),
             other => contract::ApiError::internal(other.to_string()),
         }
     }

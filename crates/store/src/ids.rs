@@ -7,6 +7,8 @@ use tokio::sync::Mutex;
 
 /// How many numbers a process takes at once. A restart leaves a gap of at most this many.
 const BLOCK: i64 = 64;
+/// How often the answer to a commit may get lost before the caller is told.
+const LOST_ANSWERS: u32 = 3;
 
 #[derive(Default)]
 pub(crate) struct Blocks(std::sync::Mutex<HashMap<&'static str, Arc<Mutex<Block>>>>);
@@ -54,6 +56,7 @@ impl Db {
     }
 
     async fn take(&self, kind: &'static str, n: i64) -> Result<i64> {
+        let mut lost = 0;
         loop {
             let r = crate::tx!(self, "take-ids", |tx| {
                 // The UPDATE comes first: it locks the row, so the SELECT sees what this transaction wrote.
@@ -69,6 +72,8 @@ impl Db {
             .await;
             match r {
                 Err(Error::Unique { .. }) => {} // another replica inserted the row first
+                // Numbers that were taken without our knowing are a gap.
+                Err(Error::CommitUnknown(_)) if lost < LOST_ANSWERS => lost += 1,
                 other => return other,
             }
         }

@@ -15,32 +15,47 @@
 //! ```
 //!
 //! The body may run several times (deadlock, Galera certification failure, busy): it must not have effects outside `tx`.
-//! Ids are allocated ([`Db::next_id`]) before the transaction, never inside: SQLite has one writer.
+//! Ids are allocated ([`Db::next_id`]) before the transaction, never inside: SQLite has one writer. Statements that define
+//! tables belong in migrations: in a transaction they would commit it.
+//!
+//! An error that ends the whole transaction (a conflict, a lost connection) also ends its [`Tx`]: no further statement of it
+//! reaches the server, which would commit it by itself.
+//!
+//! # Several nodes
+//!
+//! `mysql://user:password@h1:p1,h2:p2,h3:p3/database` names the nodes of a Galera cluster. One is used at a time, the first
+//! that is well. A node that dies, hangs, is cut off or leaves the primary component is left within about two seconds: reads
+//! are asked again elsewhere, transactions run again ([`tx!`]), and a COMMIT under way ends as [`Error::CommitUnknown`]. The
+//! next node is used once it has applied all that the cluster committed, so nobody reads less than he wrote. A node further
+//! ahead is used again when it has been well for [`DbConfig::settle`]. While no node is well, callers get
+//! [`Error::Unavailable`] after 5 s. A statement has 15 s. [`Db::node`] tells which node is used.
+//!
+//! Two programs that use different nodes for a moment are safe, too: conflicts show at COMMIT and are retried. But what
+//! one has committed the other may read some milliseconds later.
 
+pub mod chance;
 mod db;
 mod error;
 mod ids;
+#[cfg(feature = "simulation")]
+pub mod inline;
 mod migrate;
+mod mysql;
 mod row;
 mod sql;
 mod tx;
 
-pub use db::{Db, DbConfig, Stats};
+pub use chance::now_micros;
+pub use db::{Db, DbConfig, Stats, WeakDb};
 pub use error::Error;
 pub use migrate::Migration;
+pub use mysql::NodeInUse;
 pub use row::{Column, Row};
 pub use sql::{Sql, Value};
 pub use tx::{Attempts, Finish, Tx};
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// Wall-clock time as the database keeps it: microseconds since 1970 UTC.
-pub fn now_micros() -> i64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
-}
 
 /// Runs a transaction and retries it while the database says that a retry may succeed.
 ///

@@ -26,13 +26,9 @@ impl Db {
     /// # Errors
     /// [`Error::Migration`] when a step that was applied has since changed, or a statement fails.
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<()> {
-        crate::tx!(self, "schema-steps", |tx| {
-            for text in OWN {
-                tx.exec(*text).await?;
-            }
-            Ok::<_, Error>(())
-        })
-        .await?;
+        for text in OWN {
+            self.define(text).await?;
+        }
         let applied: HashMap<(String, String, i64), String> = self
             .all(Sql::new("SELECT owner, file, step, checksum FROM schema_steps"))
             .await?
@@ -59,34 +55,35 @@ impl Db {
             // DDL is transactional there: all or nothing, and one flush.
             crate::tx!(self, "migrate", |tx| {
                 for (m, step, text, sum) in &missing {
-                    apply(tx, m, *step, text, sum).await?;
+                    tolerate(tx.exec(*text).await, m, *step)?;
+                    record(tx, m, *step, sum).await?;
                 }
                 Ok::<_, Error>(())
             })
             .await
         } else {
             for (m, step, text, sum) in &missing {
-                crate::tx!(self, "migrate", |tx| apply(tx, m, *step, text, sum).await).await?;
+                tolerate(self.define(text).await, m, *step)?;
+                crate::tx!(self, "migrate", |tx| record(tx, m, *step, sum).await).await?;
             }
             Ok(())
         }
     }
 }
 
-async fn apply(tx: &mut crate::Tx, m: &Migration, step: i64, text: &str, sum: &str) -> Result<()> {
-    match tx.exec(text).await {
-        Ok(_) => {}
+fn tolerate(outcome: Result<u64>, m: &Migration, step: i64) -> Result<()> {
+    match outcome {
+        Ok(_) => Ok(()),
         // CREATE INDEX has no IF NOT EXISTS on MySQL: an index or column that a killed run made is as good.
         Err(Error::Other(why)) if why.starts_with("Duplicate key name") || why.starts_with("Duplicate column name") => {
+            Ok(())
         }
-        Err(Error::Other(why)) if why.contains("already exists") => {}
-        Err(e) => {
-            return Err(Error::Migration {
-                file: format!("{}/{} step {step}", m.owner, m.file),
-                reason: e.to_string(),
-            });
-        }
+        Err(Error::Other(why)) if why.contains("already exists") => Ok(()),
+        Err(e) => Err(Error::Migration { file: format!("{}/{} step {step}", m.owner, m.file), reason: e.to_string() }),
     }
+}
+
+async fn record(tx: &mut crate::Tx, m: &Migration, step: i64, sum: &str) -> Result<()> {
     let record = Sql::new("INSERT INTO schema_steps (owner, file, step, checksum, applied) VALUES (?, ?, ?, ?, ?)")
         .bind(m.owner)
         .bind(m.file)

@@ -11,6 +11,8 @@ pub struct Row(pub(crate) Native);
 pub(crate) enum Native {
     Sqlite(SqliteRow),
     MySql(MySqlRow),
+    #[cfg(feature = "simulation")]
+    Inline(crate::inline::InlineRow),
 }
 
 /// A type that a column can be read as.
@@ -29,12 +31,16 @@ macro_rules! column {
                 match &row.0 {
                     Native::Sqlite(r) => r.try_get_unchecked::<$t, _>(column),
                     Native::MySql(r) => r.try_get_unchecked::<$t, _>(column),
+                    #[cfg(feature = "simulation")]
+                    Native::Inline(r) => return crate::inline::read(r.named(column)?, column),
                 }.map_err(|e| failed(column, e))
             }
             fn read_at(row: &Row, index: usize) -> Result<Self> {
                 match &row.0 {
                     Native::Sqlite(r) => r.try_get_unchecked::<$t, _>(index),
                     Native::MySql(r) => r.try_get_unchecked::<$t, _>(index),
+                    #[cfg(feature = "simulation")]
+                    Native::Inline(r) => return crate::inline::read(r.indexed(index)?, &index.to_string()),
                 }.map_err(|e| failed(&index.to_string(), e))
             }
         })*
@@ -47,6 +53,8 @@ impl<T: Column> Column for Option<T> {
         let null = match &row.0 {
             Native::Sqlite(r) => r.try_get_raw(column).map(|v| v.is_null()),
             Native::MySql(r) => r.try_get_raw(column).map(|v| v.is_null()),
+            #[cfg(feature = "simulation")]
+            Native::Inline(r) => Ok(*r.named(column)? == crate::Value::Null),
         }
         .map_err(|e| failed(column, e))?;
         if null { Ok(None) } else { T::read(row, column).map(Some) }
@@ -55,6 +63,8 @@ impl<T: Column> Column for Option<T> {
         let null = match &row.0 {
             Native::Sqlite(r) => r.try_get_raw(index).map(|v| v.is_null()),
             Native::MySql(r) => r.try_get_raw(index).map(|v| v.is_null()),
+            #[cfg(feature = "simulation")]
+            Native::Inline(r) => Ok(*r.indexed(index)? == crate::Value::Null),
         }
         .map_err(|e| failed(&index.to_string(), e))?;
         if null { Ok(None) } else { T::read_at(row, index).map(Some) }

@@ -1,6 +1,6 @@
 //! Transactions that are run again when the database asks for it.
 
-use crate::db::{Db, mysql_all, mysql_exec, sqlite_all, sqlite_exec};
+use crate::db::{Db, sqlite_all, sqlite_exec};
 use crate::row::Row;
 use crate::sql::Sql;
 use crate::{Error, Result};
@@ -12,39 +12,56 @@ use std::time::Duration;
 pub struct Tx {
     db: Db,
     conn: Conn,
-    /// A statement failed in a way that a new attempt may cure; the transaction is dead by then.
+    /// A statement failed in a way that a new attempt may cure.
     must_retry: bool,
+    /// Why no more statement may be sent: the server has rolled back, and would commit each one by itself.
+    over: Option<String>,
     after_commit: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 pub(crate) enum Conn {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
-    MySql(sqlx::Transaction<'static, sqlx::MySql>),
+    MySql(crate::mysql::Transaction),
+    #[cfg(feature = "simulation")]
+    Inline(Box<dyn crate::inline::InlineTx>),
 }
 
 impl Tx {
     pub(crate) fn new(db: Db, conn: Conn) -> Self {
-        Tx { db, conn, must_retry: false, after_commit: Vec::new() }
+        Tx { db, conn, must_retry: false, over: None, after_commit: Vec::new() }
     }
 
     /// Runs a statement; gives the number of rows it affected (found, for an UPDATE that changes nothing).
     pub async fn exec(&mut self, sql: impl Into<Sql>) -> Result<u64> {
+        self.must_be_open()?;
         self.db.count_statement();
         let sql = sql.into();
         let r = match &mut self.conn {
             Conn::Sqlite(c) => sqlite_exec(&mut **c, sql).await,
-            Conn::MySql(c) => mysql_exec(&mut **c, sql).await,
+            Conn::MySql(c) => c.exec(sql).await,
+            #[cfg(feature = "simulation")]
+            Conn::Inline(c) => {
+                let (text, args) = sql.into_parts();
+                c.run(text, args).await.map(|(_, affected)| affected)
+            }
         };
         self.note(r)
     }
 
     /// All rows of a SELECT within the transaction.
     pub async fn all(&mut self, sql: impl Into<Sql>) -> Result<Vec<Row>> {
+        self.must_be_open()?;
         self.db.count_statement();
         let sql = sql.into();
         let r = match &mut self.conn {
             Conn::Sqlite(c) => sqlite_all(&mut **c, sql).await,
-            Conn::MySql(c) => mysql_all(&mut **c, sql).await,
+            Conn::MySql(c) => c.all(sql).await,
+            #[cfg(feature = "simulation")]
+            Conn::Inline(c) => {
+                let (text, args) = sql.into_parts();
+                let inline = |r| Row(crate::row::Native::Inline(r));
+                c.run(text, args).await.map(|(rows, _)| rows.into_iter().map(inline).collect())
+            }
         };
         self.note(r)
     }
@@ -70,11 +87,14 @@ impl Tx {
     /// # Errors
     /// [`Error::Retry`] when certification failed (nothing took place), [`Error::CommitUnknown`] when the connection broke.
     pub async fn commit(self) -> Result<()> {
+        self.must_be_open()?;
         let r = match self.conn {
-            Conn::Sqlite(c) => c.commit().await,
+            Conn::Sqlite(c) => c.commit().await.map_err(Error::from),
             Conn::MySql(c) => c.commit().await,
+            #[cfg(feature = "simulation")]
+            Conn::Inline(c) => c.commit().await,
         };
-        r.map_err(|e| match Error::from(e) {
+        r.map_err(|e| match e {
             Error::Unavailable(why) => Error::CommitUnknown(why),
             other => other,
         })?;
@@ -88,8 +108,13 @@ impl Tx {
     /// Rolls back and gives the connection back at once.
     pub async fn rollback(self) {
         let r = match self.conn {
-            Conn::Sqlite(c) => c.rollback().await,
-            Conn::MySql(c) => c.rollback().await,
+            Conn::Sqlite(c) => c.rollback().await.map_err(Error::from),
+            Conn::MySql(c) => {
+                c.rollback().await;
+                Ok(())
+            }
+            #[cfg(feature = "simulation")]
+            Conn::Inline(c) => c.rollback().await,
         };
         if let Err(e) = r {
             tracing::debug!(error = %e, "rollback failed; the connection is dropped");
@@ -104,8 +129,19 @@ impl Tx {
     fn note<T>(&mut self, r: Result<T>) -> Result<T> {
         if let Err(e) = &r {
             self.must_retry |= e.is_retry();
+            if matches!(e, Error::Retry(_) | Error::Unavailable(_)) {
+                self.over = Some(e.to_string());
+            }
         }
         r
+    }
+
+    fn must_be_open(&self) -> Result<()> {
+        match &self.over {
+            None => Ok(()),
+            Some(why) if self.must_retry => Err(Error::Retry(format!("the transaction is over: {why}"))),
+            Some(why) => Err(Error::Unavailable(format!("the transaction is over: {why}"))),
+        }
     }
 }
 

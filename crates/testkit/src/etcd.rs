@@ -1,31 +1,62 @@
-//! One etcd member.
+//! Members of etcd.
 
-use crate::{Process, free_ports, wait_until};
+use crate::place::Folder;
+use crate::{Place, Process, ServerOptions, free_ports, wait_until};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// An etcd server that tests may kill, pause and restart.
+/// A member of etcd (the only one, or one of [`Etcd::cluster`]) that tests may kill, pause and restart.
 #[derive(Debug)]
 pub struct Etcd {
     process: Option<Process>,
-    dir: PathBuf,
+    folder: Folder,
+    place: Place,
+    name: String,
     client: u16,
     peer: u16,
+    /// `name=peer URL` of every member.
+    initial: String,
 }
 
 impl Etcd {
-    /// Starts a server with empty data.
+    /// Starts a server of one member with empty data.
     pub async fn start() -> Etcd {
-        let ports = free_ports(2);
-        let mut etcd = Etcd { process: None, dir: crate::temp_dir().keep(), client: ports[0], peer: ports[1] };
-        etcd.restart().await;
-        etcd
+        let mut members = Etcd::cluster(1).await;
+        members.remove(0)
+    }
+
+    /// Starts `n` members on 127.0.0.1 with empty data; returns when all are healthy.
+    pub async fn cluster(n: usize) -> Vec<Etcd> {
+        Etcd::cluster_with(&ServerOptions::local(n)).await
+    }
+
+    /// Starts one member for each place; returns when all are healthy.
+    pub async fn cluster_with(options: &ServerOptions) -> Vec<Etcd> {
+        let mut members: Vec<Etcd> = (1..)
+            .zip(&options.places)
+            .map(|(i, place)| {
+                let name = format!("etcd-{i}");
+                let folder = Folder::new(options.dir.as_deref(), &name);
+                let ports = ports(&folder);
+                let place = place.clone();
+                Etcd { process: None, folder, place, name, client: ports[0], peer: ports[1], initial: String::new() }
+            })
+            .collect();
+        let initial: Vec<String> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect();
+        for member in &mut members {
+            member.initial = initial.join(",");
+            member.spawn();
+        }
+        for member in &members {
+            member.await_ready().await;
+        }
+        members
     }
 
     /// The client URL.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client)
+        format!("http://{}:{}", self.place.address, self.client)
     }
 
     /// The running process.
@@ -36,56 +67,99 @@ impl Etcd {
         self.process.as_ref().expect("etcd is killed")
     }
 
+    /// The process id, unless it is killed.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> PathBuf {
+        self.folder.log()
+    }
+
     /// Kills it (`kill -9`); its data stays.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Starts it again on the same ports and data.
+    /// Stops it with SIGSTOP: its connections stay open and nothing answers.
+    pub fn pause(&self) {
+        self.process().signal("STOP");
+    }
+
+    /// Lets it go on after [`Etcd::pause`].
+    pub fn resume(&self) {
+        self.process().signal("CONT");
+    }
+
+    /// Starts it again on the same ports and data; returns when it is healthy (most members must be up for that).
     pub async fn restart(&mut self) {
+        self.spawn();
+        self.await_ready().await;
+    }
+
+    /// Starts it again without waiting.
+    pub fn spawn(&mut self) {
         self.process = None;
-        let client = format!("http://127.0.0.1:{}", self.client);
-        let peer = format!("http://127.0.0.1:{}", self.peer);
-        let command = [
+        let client = self.endpoint();
+        let peer = self.peer_url();
+        let command = vec![
             "etcd".to_owned(),
-            format!("--data-dir={}", self.dir.join("data").display()),
+            format!("--name={}", self.name),
+            format!("--data-dir={}", self.folder.path().join("data").display()),
             format!("--listen-client-urls={client}"),
             format!("--advertise-client-urls={client}"),
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster=default={peer}"),
+            format!("--initial-cluster={}", self.initial),
+            "--auto-compaction-retention=1h".to_owned(),
             // Short, so that leases may be short too: etcd raises them to 1.5 elections.
             "--heartbeat-interval=50".to_owned(),
             "--election-timeout=500".to_owned(),
         ];
-        let process = Process::start(&command, &self.dir.join("log"), None);
-        let port = self.client;
+        self.process = Some(Process::start(&self.place.command(command), &self.folder.log(), None));
+    }
+
+    /// Whether it answers and knows a leader.
+    pub async fn ready(&self) -> bool {
+        let address = format!("{}:{}", self.place.address, self.client);
+        let ask = async {
+            let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+            stream.write_all(b"GET /health HTTP/1.0\r\nHost: e\r\n\r\n").await.ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.ok()?;
+            answer.contains("\"true\"").then_some(())
+        };
+        tokio::time::timeout(Duration::from_secs(1), ask).await.ok().flatten().is_some()
+    }
+
+    /// Waits until it is [ready](Etcd::ready).
+    pub async fn await_ready(&self) {
+        let process = self.process();
         wait_until(
             || async {
                 assert!(process.alive(), "etcd ended:\n{}", process.log_tail());
-                healthy(port).await
+                self.ready().await
             },
             Duration::from_secs(30),
         )
         .await;
-        self.process = Some(process);
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://{}:{}", self.place.address, self.peer)
     }
 }
 
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.process = None;
-        let _ = std::fs::remove_dir_all(&self.dir);
+/// The ports that the data in the folder was made with, or new ones: a member's peer URL belongs to its data.
+fn ports(folder: &Folder) -> Vec<u16> {
+    let file = folder.path().join("ports");
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    let known: Vec<u16> = known.split_whitespace().filter_map(|p| p.parse().ok()).collect();
+    if known.len() == 2 {
+        return known;
     }
-}
-
-async fn healthy(port: u16) -> bool {
-    let ask = async {
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-        stream.write_all(b"GET /health HTTP/1.0\r\nHost: e\r\n\r\n").await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        answer.contains("\"true\"").then_some(())
-    };
-    tokio::time::timeout(Duration::from_secs(1), ask).await.ok().flatten().is_some()
+    let new = free_ports(2);
+    std::fs::write(&file, format!("{} {}", new[0], new[1])).expect("the file of ports");
+    new
 }

@@ -1,8 +1,10 @@
-//! One MariaDB server a test process.
+//! A single MariaDB server.
 
-use crate::{Process, cache_dir, free_port, wait_until};
+use crate::place::Folder;
+use crate::{Place, Process, ServerOptions, cache_dir, free_port, wait_until};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -21,7 +23,8 @@ pub enum Durability {
 pub struct MariaDb {
     process: Option<Process>,
     port: u16,
-    dir: PathBuf,
+    folder: Folder,
+    place: Place,
     durability: Durability,
 }
 
@@ -36,9 +39,15 @@ impl MariaDb {
 
     /// A server of its own: to kill, pause and restart.
     pub async fn start(durability: Durability) -> MariaDb {
-        let dir = crate::temp_dir().keep();
-        copy_prepared(&dir);
-        let mut server = MariaDb { process: None, port: free_port(), dir, durability };
+        MariaDb::start_with(&ServerOptions { durability, ..ServerOptions::default() }).await
+    }
+
+    /// A server at the first of the places.
+    pub async fn start_with(options: &ServerOptions) -> MariaDb {
+        let folder = Folder::new(options.dir.as_deref(), "mariadb");
+        copy_prepared(folder.path());
+        let place = options.places.first().cloned().unwrap_or_default();
+        let mut server = MariaDb { process: None, port: free_port(), folder, place, durability: options.durability };
         server.restart().await;
         server
     }
@@ -46,7 +55,12 @@ impl MariaDb {
     /// The URL of a database that nothing else uses. It is created by whoever connects first.
     pub fn fresh_url(&self) -> String {
         let n = DATABASES.fetch_add(1, Ordering::Relaxed);
-        format!("mysql://root@127.0.0.1:{}/db_{n}", self.port)
+        self.url(&format!("db_{n}"))
+    }
+
+    /// The URL of database `name`.
+    pub fn url(&self, name: &str) -> String {
+        format!("mysql://root@{}:{}/{name}", self.place.address, self.port)
     }
 
     /// The port it listens on.
@@ -62,44 +76,72 @@ impl MariaDb {
         self.process.as_ref().expect("the server is killed")
     }
 
+    /// The process id, unless it is killed.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> PathBuf {
+        self.folder.log()
+    }
+
     /// Kills the server (`kill -9`); its data stays.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Starts it again on the same port and data.
+    /// Stops it with SIGSTOP: its connections stay open and nothing answers.
+    pub fn pause(&self) {
+        self.process().signal("STOP");
+    }
+
+    /// Lets it go on after [`MariaDb::pause`].
+    pub fn resume(&self) {
+        self.process().signal("CONT");
+    }
+
+    /// Starts it again on the same port and data; returns when it answers.
     pub async fn restart(&mut self) {
+        self.spawn();
+        await_socket(&self.folder, self.process()).await;
+    }
+
+    /// Starts it again without waiting.
+    pub fn spawn(&mut self) {
         self.process = None;
-        let flush = if self.durability == Durability::Disk { 1 } else { 2 };
-        let mut command = server_command(&self.dir, self.port);
-        command.push(format!("--innodb-flush-log-at-trx-commit={flush}"));
-        // No folder to remove here: the data must survive a kill. Drop removes it.
-        let process = Process::start(&command, &self.dir.join("log"), None);
-        await_port(self.port, &process).await;
-        self.process = Some(process);
+        let command = server_command(&self.folder, &self.place, self.port, self.durability);
+        // No folder to remove here: the data must survive a kill. The folder's Drop removes it.
+        self.process = Some(Process::start(&command, &self.folder.log(), None));
+    }
+
+    /// Whether it answers statements.
+    pub async fn ready(&self) -> bool {
+        statement(&self.folder, "SELECT 1").await.is_some()
+    }
+
+    /// Runs SQL as root through the socket, which works whatever happens on the network; gives what it printed.
+    pub async fn statement(&self, sql: &str) -> Option<String> {
+        statement(&self.folder, sql).await
     }
 }
 
-impl Drop for MariaDb {
-    fn drop(&mut self) {
-        self.process = None;
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-/// The command that serves `dir/data` on `port`.
-pub(crate) fn server_command(dir: &Path, port: u16) -> Vec<String> {
+/// The command that serves the data in `folder`.
+pub(crate) fn server_command(folder: &Folder, place: &Place, port: u16, durability: Durability) -> Vec<String> {
+    let dir = folder.path();
+    let flush = if durability == Durability::Disk { 1 } else { 2 };
     let mut command: Vec<String> = vec![
         "mariadbd".into(),
         "--no-defaults".into(),
         format!("--datadir={}", dir.join("data").display()),
-        format!("--socket={}", dir.join("s").display()),
+        format!("--socket={}", socket(folder).display()),
         format!("--tmpdir={}", dir.display()),
         format!("--pid-file={}", dir.join("pid").display()),
         format!("--port={port}"),
-        "--bind-address=127.0.0.1".into(),
+        format!("--bind-address={}", place.address),
         "--skip-name-resolve".into(),
         "--max-connections=600".into(),
+        format!("--innodb-flush-log-at-trx-commit={flush}"),
         "--innodb-buffer-pool-size=64M".into(),
         "--innodb-log-file-size=32M".into(),
         "--aria-pagecache-buffer-size=1M".into(),
@@ -111,24 +153,42 @@ pub(crate) fn server_command(dir: &Path, port: u16) -> Vec<String> {
     if am_root() {
         command.push("--user=mysql".into());
     }
-    command
+    place.command(command)
+}
+
+/// The socket of the server in `folder`.
+pub(crate) fn socket(folder: &Folder) -> PathBuf {
+    folder.path().join("s")
+}
+
+/// Runs SQL as root through the socket; `None` when the server doesn't answer within 5 s.
+pub(crate) async fn statement(folder: &Folder, sql: &str) -> Option<String> {
+    let mut command = tokio::process::Command::new("mariadb");
+    command.arg("--no-defaults").arg(format!("--socket={}", socket(folder).display())).arg("--user=root");
+    command.args(["-N", "-e", sql]).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(5), command.output()).await.ok()?.ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Waits until the server accepts connections.
-pub(crate) async fn await_port(port: u16, process: &Process) {
+pub(crate) async fn await_socket(folder: &Folder, process: &Process) {
     wait_until(
         || async {
             assert!(process.alive(), "the server ended:\n{}", process.log_tail());
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+            tokio::net::UnixStream::connect(socket(folder)).await.is_ok()
         },
         Duration::from_secs(60),
     )
     .await;
 }
 
-/// Copies a data folder as `mariadb-install-db` makes it into `dir/data`, making it first when no run has yet.
+/// Copies a data folder as `mariadb-install-db` makes it into `dir/data`, making it first when no run has yet. Data that
+/// is there already stays.
 pub(crate) fn copy_prepared(dir: &Path) {
-    let prepared = cache_dir().join("mariadb-10.11");
+    if dir.join("data").exists() {
+        return;
+    }
+    let prepared = cache_dir().join("mariadb-10.11-any");
     if !prepared.exists() {
         // Made aside and renamed, so that a killed run leaves no half folder and two runs don't disturb each other.
         let aside = tempfile::Builder::new().prefix("mariadb-").tempdir_in(cache_dir()).expect("a folder").keep();
@@ -150,6 +210,23 @@ fn install(dir: &Path) {
         command.arg("--user=mysql");
     }
     let output = command.output().expect("mariadb-install-db (Debian package mariadb-server)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    allow_any_address(dir);
+}
+
+/// root may come from everywhere: servers in network namespaces are reached from other addresses than their own.
+fn allow_any_address(dir: &Path) {
+    let sql = "FLUSH PRIVILEGES;\nCREATE USER root@'%';\nGRANT ALL PRIVILEGES ON *.* TO root@'%' WITH GRANT OPTION;\n";
+    let mut command = Command::new("mariadbd");
+    command.args(["--no-defaults", "--bootstrap", "--innodb-log-file-size=8M"]);
+    command.arg(format!("--datadir={}", dir.display()));
+    if am_root() {
+        command.arg("--user=mysql");
+    }
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.expect("mariadbd (Debian package mariadb-server)");
+    child.stdin.take().expect("its input").write_all(sql.as_bytes()).expect("the statements");
+    let output = child.wait_with_output().expect("its end");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

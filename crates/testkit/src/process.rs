@@ -60,14 +60,28 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid.to_string()).status();
         assert!(status.is_ok_and(|s| s.success()), "signal {name} to {}", self.pid);
+        if name == "STOP" {
+            self.await_stopped();
+        }
+    }
+
+    /// The signal takes effect when the server's threads next run, which may take a while on a busy machine: until then it
+    /// still answers.
+    fn await_stopped(&self) {
+        let start = std::time::Instant::now();
+        let stopped = || {
+            let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return true };
+            threads.flatten().all(|t| state(&t.path().join("stat")).is_none_or(|s| matches!(s, 'T' | 't' | 'Z' | 'X')))
+        };
+        while !stopped() && start.elapsed() < std::time::Duration::from_secs(5) {
+            std::thread::yield_now();
+        }
     }
 
     /// Whether the server runs.
     pub fn alive(&self) -> bool {
         // Not the command line: that is empty for an instant during exec, too.
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        state.is_some_and(|s| !matches!(s, 'Z' | 'X'))
+        state(Path::new(&format!("/proc/{}/stat", self.pid))).is_some_and(|s| !matches!(s, 'Z' | 'X'))
     }
 
     /// The end of what the server wrote, for messages.
@@ -94,4 +108,10 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The state letter of a process or thread.
+fn state(stat: &Path) -> Option<char> {
+    let stat = std::fs::read_to_string(stat).ok()?;
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
 }
