@@ -71,6 +71,8 @@ keys! {
     ALLOW_USER_CREATE_PROJECTS: bool = "allow.user.create.projects";
     /// Whether users may make their templates public.
     ALLOW_PUBLIC_USER_TEMPLATES: bool = "allow.public.user.templates";
+    /// Seconds between two audits of the database and the hosts; 0: none.
+    ARCUS_AUDIT_INTERVAL: i64 = "arcus.audit.interval";
     /// Source addresses from which an account's requests are taken.
     API_ALLOWED_SOURCE_CIDR_LIST: String = "api.allowed.source.cidr.list";
     /// Whether those source addresses are looked at.
@@ -231,6 +233,18 @@ keys! {
     CHECK_POD_CIDRS: bool = "check.pod.cidrs";
     /// The hypervisors that this installation offers.
     HYPERVISOR_LIST: String = "hypervisor.list";
+    /// Host tag of the hosts that are kept for VMs whose host failed; unset: any host takes them.
+    HA_TAG: Option<String> = "ha.tag";
+    /// VMs that are started again after failures at the same time.
+    HA_WORKERS: i64 = "ha.workers";
+    /// Whether HA-enabled VMs that ended by themselves are started again.
+    HA_VM_RESTART_HOSTUP: bool = "ha.vm.restart.hostup";
+    /// Absent hosts that are investigated at the same time.
+    HA_MAX_CONCURRENT_ACTIVITY_CHECKS: i64 = "ha.max.concurrent.activity.check.operations";
+    /// Seconds between investigations of an absent host.
+    INVESTIGATE_RETRY_INTERVAL: i64 = "investigate.retry.interval";
+    /// Seconds before a VM that could not be started after a failure is tried again.
+    RESTART_RETRY_INTERVAL: i64 = "restart.retry.interval";
     /// Bits of the SSH keys that are generated.
     SSH_KEY_LENGTH: i64 = "ssh.key.length";
     /// Minutes after which a job counts as stuck and is cancelled.

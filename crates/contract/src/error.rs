@@ -9,6 +9,10 @@ use crate::api::{EntityRef, ErrorDetail};
 /// What callers other than root admins read in place of internal details.
 pub const INTERNAL_TEXT: &str = "Internal error executing command, please contact your system administrator";
 
+/// What callers read when there is more to do than can be done.
+pub const OVERLOADED_TEXT: &str =
+    "The system has more to do than it can do now. Nothing has been done: repeat the request in a few seconds";
+
 /// Metadata key under which a failed RPC carries its [`ErrorDetail`].
 const DETAIL_KEY: &str = "arcus-error-bin";
 /// Longest text that travels: metadata counts against HTTP/2's limit for headers.
@@ -38,7 +42,7 @@ mod cs {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {}", self.full_text())]
 pub struct ApiError {
-    /// 401, 429-432, 530-537: the HTTP status of the query API and `errorcode`.
+    /// 401, 429-432, 503, 530-537: the HTTP status of the query API and `errorcode`.
     pub code: u16,
     /// `cserrorcode`; 0: the answer has none.
     pub cs_code: i32,
@@ -112,6 +116,12 @@ impl ApiError {
     /// 534/4380: something that the command needs doesn't answer now. Only root admins read `detail`.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::hidden(534, cs::UNAVAILABLE, detail)
+    }
+
+    /// 503/9999: there is more to do than can be done, and nothing of this has been done: the same request may be repeated
+    /// after a moment. Only root admins read `detail`.
+    pub fn overloaded(detail: impl Into<String>) -> Self {
+        Self::new(503, cs::SERVER_API, OVERLOADED_TEXT).with_internal(detail)
     }
 
     /// 535/4370: a resource can't be given.
@@ -226,7 +236,13 @@ impl ApiError {
 
     /// Whether the same request may succeed later without anybody changing it.
     pub fn is_transient(&self) -> bool {
-        matches!(self.code, 429 | 533 | 534) || (self.code == 530 && self.cs_code == cs::CONCURRENT)
+        matches!(self.code, 429 | 503 | 533 | 534) || (self.code == 530 && self.cs_code == cs::CONCURRENT)
+    }
+
+    /// The error that one of our services put into `status`; none when the transport, or a peer that isn't ours, failed.
+    pub fn carried_by(status: &Status) -> Option<Self> {
+        let value = status.metadata().get_bin(DETAIL_KEY)?.to_bytes().ok()?;
+        ErrorDetail::decode(value).ok().map(Self::from)
     }
 
     /// The error as a message, for journals, jobs and status details.
@@ -247,7 +263,7 @@ impl ApiError {
             430 | 431 => Code::InvalidArgument,
             432 => Code::Unimplemented,
             531 => Code::PermissionDenied,
-            532 | 533 | 535 => Code::ResourceExhausted,
+            503 | 532 | 533 | 535 => Code::ResourceExhausted,
             534 => Code::Unavailable,
             536 | 537 => Code::FailedPrecondition,
             530 if self.cs_code == cs::CONCURRENT => Code::Aborted,
@@ -294,9 +310,8 @@ fn shorten(text: &mut String) {
 
 impl From<Status> for ApiError {
     fn from(status: Status) -> Self {
-        let carried = status.metadata().get_bin(DETAIL_KEY).and_then(|value| value.to_bytes().ok());
-        if let Some(detail) = carried.and_then(|bytes| ErrorDetail::decode(bytes).ok()) {
-            return detail.into();
+        if let Some(carried) = Self::carried_by(&status) {
+            return carried;
         }
         // The transport or a peer that isn't ours failed.
         let text = format!("{}: {}", status.code(), status.message());
@@ -306,6 +321,8 @@ impl From<Status> for ApiError {
             Code::PermissionDenied => Self::permission(status.message()),
             // Unknown is what tonic makes of a connection that broke under a call; our handlers never answer it.
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Self::unavailable(text),
+            // A peer that takes no more.
+            Code::ResourceExhausted => Self::overloaded(text),
             Code::Aborted => Self::concurrent(status.message()),
             _ => Self::internal(text),
         }

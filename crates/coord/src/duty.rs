@@ -47,7 +47,7 @@ impl Term {
                     .bind(self.epoch),
             )
             .await?;
-        if held == 0 {
+        if held == 0 && !store::chance::is_broken("duty-fence") {
             self.lost.cancel();
             return Err(ApiError::concurrent(format!("another replica has taken over the duty {}", self.name)));
         }
@@ -82,6 +82,7 @@ pub async fn run_duty<F, Fut>(
         }
     };
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = work => {}
     }
@@ -94,6 +95,7 @@ where
     Fut: Future<Output = ()> + Send,
 {
     let epoch = tokio::select! {
+        biased;
         () = lost.cancelled() => return,
         epoch = take_over(db, name, member) => epoch,
     };
@@ -108,6 +110,7 @@ where
     let term = Term { name, epoch, lost: lost.child_token() };
     tracing::info!(duty = name, epoch, member, "leading");
     tokio::select! {
+        biased;
         () = term.lost() => tracing::info!(duty = name, epoch, "deposed"),
         ended = AssertUnwindSafe(body(term.clone())).catch_unwind() => match ended {
             Ok(()) => tracing::debug!(duty = name, epoch, "the duty's work ended"),
@@ -141,8 +144,13 @@ async fn take_over(db: &Db, name: &'static str, member: &str) -> Result<i64, Err
 
 /// A short random wait before the next try, so that replicas don't try in step.
 pub(crate) async fn pause(stop: &CancellationToken) {
-    let wait = Duration::from_millis(rand::rng().random_range(100..400));
+    let wait = match store::chance::simulated_bits() {
+        Some(bits) => 100 + (bits % 300) as u64,
+        None => rand::rng().random_range(100..400),
+    };
+    let wait = Duration::from_millis(wait);
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = tokio::time::sleep(wait) => {}
     }

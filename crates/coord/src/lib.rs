@@ -13,6 +13,8 @@ mod error;
 mod etcd;
 mod local;
 mod member;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod topics;
 
 pub use duty::{Term, run_duty};
@@ -69,11 +71,13 @@ impl Coord {
     pub async fn stay(&self, member: Member, stop: CancellationToken) {
         loop {
             let membership = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 joined = self.join(member.clone()) => joined,
             };
             match membership {
                 Ok(membership) => tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     () = membership.lost() => tracing::warn!(member = member.id, "membership lost; joining again"),
                 },

@@ -3,7 +3,7 @@
 use crate::backend::{Backend, Leadership};
 use crate::topics::{Subscription, Topics};
 use crate::{CoordError, Member, Membership};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ pub(crate) struct Local {
 struct Shared {
     members: Mutex<BTreeMap<String, Member>>,
     view: watch::Sender<Arc<Vec<Member>>>,
-    duties: Mutex<HashMap<String, Seat>>,
+    duties: Mutex<BTreeMap<String, Seat>>,
 }
 
 /// One duty: who may try (fair), and the token that deposes who leads.
@@ -56,7 +56,7 @@ impl Backend for Local {
         self.shared.change(|members| {
             members.insert(member.id.clone(), member);
         });
-        tokio::spawn(async move {
+        store::chance::spawn(async move {
             leave.cancelled().await;
             shared.change(|members| {
                 members.remove(&id);
@@ -85,8 +85,9 @@ impl Backend for Local {
         self.shared.seat(duty, |seat| seat.lost = lost.clone());
         let resign = CancellationToken::new();
         let leadership = Leadership::new(lost.clone(), resign.clone());
-        tokio::spawn(async move {
+        store::chance::spawn(async move {
             tokio::select! {
+                biased;
                 () = resign.cancelled() => {}
                 () = lost.cancelled() => {}
             }

@@ -1,6 +1,6 @@
 //! Broadcast within this process; backends carry messages between processes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -35,7 +35,7 @@ impl Subscription {
 }
 
 #[derive(Default)]
-pub(crate) struct Topics(Mutex<HashMap<String, broadcast::Sender<Notice>>>);
+pub(crate) struct Topics(Mutex<BTreeMap<String, broadcast::Sender<Notice>>>);
 
 impl Topics {
     pub fn subscribe(&self, topic: &str) -> Subscription {

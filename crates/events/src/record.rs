@@ -183,7 +183,7 @@ pub async fn record(tx: &mut Tx, records: &[Record]) -> Result<()> {
     for (i, r) in records.iter().enumerate() {
         let payload = serde_json::to_vec(r).map_err(|e| Error::Other(e.to_string()))?;
         // Version 7: rows of one process come in order, and inserts go to the index's end.
-        let id = uuid::Uuid::now_v7().to_string();
+        let id = model::new_ordered_uuid();
         sql = sql.push(if i == 0 { "" } else { ", " }).tuple([
             Value::from(id),
             Value::from(r.topic()),

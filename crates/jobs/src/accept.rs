@@ -21,6 +21,10 @@ impl Engine {
         ticket: Ticket,
         accept: Accept<J>,
     ) -> Result<JobRef, ApiError> {
+        // The system's own work is bounded by whoever begins it.
+        if accept.command.is_some() {
+            self.has_room(accept.caller.account_id)?;
+        }
         let mut facts = self.facts(ticket, &accept)?;
         let scheduled = rows::event(&facts, EventState::Scheduled, "Scheduled async job for");
         facts.event_start = scheduled.as_ref().map(|e| e.uuid.clone());
@@ -69,6 +73,7 @@ impl Engine {
         let engine = self.clone();
         if !granted {
             rows::wait(tx, facts.id).await?;
+            tx.after_commit(move || engine.backlog.add(facts.caller.account_id));
         } else if self.is_live() {
             let job =
                 Loaded { facts, epoch: 1, seq: 0, takeovers: 0, undoing: None, cancel: false, journal: Vec::new() };

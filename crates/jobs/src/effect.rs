@@ -121,15 +121,18 @@ impl<'d> Tries<'d> {
     async fn insert(&mut self, tx: &mut Tx, effect_state: &str, job_state: &str) -> Result<Inserted, Error> {
         let sql = Sql::new(
             "INSERT INTO effects (job_id, step, epoch, state, undo_data, created) \
-             SELECT id, ?, epoch, ?, ?, ? FROM jobs WHERE id = ? AND epoch = ? AND state = ?",
+             SELECT id, ?, epoch, ?, ?, ? FROM jobs WHERE id = ?",
         )
         .bind(self.key.step())
         .bind(effect_state)
         .bind(self.key.undo_data())
         .bind(now_micros())
-        .bind(self.key.job())
-        .bind(self.key.epoch())
-        .bind(job_state);
+        .bind(self.key.job());
+        let sql = if store::chance::is_broken("effect-fence") {
+            sql
+        } else {
+            sql.push(" AND epoch = ? AND state = ?").bind(self.key.epoch()).bind(job_state)
+        };
         match tx.exec(sql).await {
             Ok(0) => Err(Error::NoRow),
             Ok(_) => Ok(Inserted::Yes),

@@ -1,5 +1,6 @@
 //! One service's engine: accepts jobs, works on them, takes over what others left.
 
+use crate::backlog::{Backlog, Bounds};
 use crate::faults::Faults;
 use crate::job::{Accept, Job, Kind, KindOf, Ticket};
 use crate::run::Run;
@@ -7,17 +8,16 @@ use crate::view::{self, JobView};
 use contract::ApiError;
 use contract::api::JobRef;
 use coord::Coord;
+use lanes::Gate;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use store::{Db, Sql, Tx};
-use tokio::sync::{Notify, Semaphore, broadcast};
+use telemetry::metrics;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Jobs that one replica works on at the same time; more of its jobs wait in memory.
-const WORKERS: usize = 512;
 
 /// How often things are looked at that are normally told.
 #[derive(Clone, Copy, Debug)]
@@ -49,13 +49,17 @@ pub(crate) struct Engine {
     pub service: &'static str,
     pub replica: String,
     pub faults: OnceLock<Arc<Faults>>,
-    pub workers: Semaphore,
+    /// Jobs that wait for claims.
+    pub backlog: Backlog,
     /// Fires when the replica is to stop in order.
     pub stop: CancellationToken,
     /// Undos that are past their deadline.
     pub late: AtomicI64,
     pub wake: Notify,
     pace: OnceLock<Pace>,
+    bounds: OnceLock<Bounds>,
+    /// Jobs at work; more of this replica's jobs wait in memory.
+    workers: OnceLock<Gate<i64>>,
     live: AtomicBool,
     kinds: OnceLock<HashMap<(String, i64), Arc<dyn Kind>>>,
     tasks: OnceLock<TaskTracker>,
@@ -66,8 +70,10 @@ pub(crate) struct Engine {
 /// Figures of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobStats {
-    /// Jobs that this replica works on.
+    /// Jobs that this replica has taken.
     pub running: usize,
+    /// Those of them that wait for a worker.
+    pub waiting: usize,
     /// Undos that are past their deadline; the objective is 0.
     pub past_deadline: i64,
 }
@@ -123,6 +129,13 @@ impl Builder {
         self
     }
 
+    /// Sets other bounds.
+    #[must_use]
+    pub fn bounds(self, bounds: Bounds) -> Builder {
+        let _ = self.engine.bounds.set(bounds); // the first ones count
+        self
+    }
+
     /// Starts the engine; it ends in order when `stop` fires.
     pub fn start(self, stop: CancellationToken, tasks: &TaskTracker) -> Jobs {
         let engine = self.engine;
@@ -139,6 +152,7 @@ impl Builder {
         engine.spawn(async move { sweeping.watch().await });
         let keeping = engine.clone();
         engine.spawn(async move { keeping.keep_house().await });
+        show(&engine);
         Jobs { engine }
     }
 }
@@ -152,11 +166,13 @@ impl Jobs {
             service,
             replica,
             faults: OnceLock::new(),
-            workers: Semaphore::new(WORKERS),
+            backlog: Backlog::default(),
             stop: CancellationToken::new(),
             late: AtomicI64::new(0),
             wake: Notify::new(),
             pace: OnceLock::new(),
+            bounds: OnceLock::new(),
+            workers: OnceLock::new(),
             live: AtomicBool::new(false),
             kinds: OnceLock::new(),
             tasks: OnceLock::new(),
@@ -175,7 +191,7 @@ impl Jobs {
     /// has been committed and its claims are free.
     ///
     /// # Errors
-    /// 431 when the job's UUID (`customjobid`) is taken.
+    /// 431 when the job's UUID (`customjobid`) is taken; 503, with nothing written, when too many jobs wait ([`Bounds`]).
     pub async fn accept<J: Job>(&self, tx: &mut Tx, ticket: Ticket, accept: Accept<J>) -> Result<JobRef, ApiError> {
         self.engine.accept(tx, ticket, accept).await
     }
@@ -241,7 +257,11 @@ impl Jobs {
 
     /// Figures, for metrics.
     pub fn stats(&self) -> JobStats {
-        JobStats { running: self.engine.runs().len(), past_deadline: self.engine.late.load(Ordering::Relaxed) }
+        JobStats {
+            running: self.engine.runs().len(),
+            waiting: self.engine.workers().stats().waiting,
+            past_deadline: self.engine.late.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -258,6 +278,15 @@ impl Engine {
 
     pub(crate) fn pace(&self) -> Pace {
         self.pace.get().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds.get().copied().unwrap_or_default()
+    }
+
+    /// Who may work on a job, by account.
+    pub(crate) fn workers(&self) -> &Gate<i64> {
+        self.workers.get_or_init(|| Gate::new(self.bounds().rules()))
     }
 
     /// Whether jobs are taken.
@@ -297,6 +326,7 @@ impl Engine {
     /// Runs a task of the engine's own; the harness may drop them all at once.
     pub(crate) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
         let Some(tasks) = self.tasks.get() else { return };
+        let work = store::chance::placed(work);
         match self.faults.get() {
             None => drop(tasks.spawn(work)),
             Some(faults) => {
@@ -342,4 +372,18 @@ impl Drop for Registered {
             runs.remove(&self.id);
         }
     }
+}
+
+/// Figures of a running engine as metrics.
+fn show(engine: &Arc<Engine>) {
+    let running = metrics::gauges("jobs_running", "Jobs at work, by service");
+    let late = metrics::gauges("jobs_past_deadline", "Jobs past their deadline, by service; the objective is 0");
+    let (engine, labels) = (Arc::downgrade(engine), vec![("service", engine.service.to_owned())]);
+    metrics::before_each_scrape(move || {
+        let Some(engine) = engine.upgrade() else { return false };
+        let stats = Jobs { engine }.stats();
+        running.get_or_create(&labels).set(i64::try_from(stats.running).unwrap_or(i64::MAX));
+        late.get_or_create(&labels).set(stats.past_deadline);
+        true
+    });
 }

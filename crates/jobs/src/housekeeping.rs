@@ -20,6 +20,7 @@ impl Engine {
         tick.tick().await; // at once: others come first after a start
         loop {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
@@ -78,7 +79,7 @@ impl Engine {
             if rows.is_empty() {
                 return Ok(());
             }
-            let mut keys: std::collections::HashMap<i64, Vec<String>> = std::collections::HashMap::new();
+            let mut keys: std::collections::BTreeMap<i64, Vec<String>> = std::collections::BTreeMap::new();
             for row in &rows {
                 keys.entry(row.at(0)?).or_default().push(row.at(1)?);
             }

@@ -16,6 +16,7 @@
 //! Synchronous commands go through [`mutate!`], which is where idempotency keys live.
 
 mod accept;
+mod backlog;
 mod backoff;
 pub mod claims;
 mod ctx;
@@ -35,6 +36,7 @@ mod undo;
 pub mod view;
 mod worker;
 
+pub use backlog::Bounds;
 pub use claims::{Claim, free};
 pub use ctx::{AbortCx, Ctx, NO_UNDO};
 pub use engine::{Builder, JobStats, Jobs, Pace};

@@ -89,12 +89,7 @@ impl<'d, M: prost::Message + Default> Mutation<'d, M> {
                 Ok(false) => match self.stored(&mut tx).await {
                     Ok((hash, answer)) => {
                         tx.rollback().await;
-                        if hash != self.hash {
-                            return Err(ApiError::param(
-                                "The idempotency key was used for another request within the last day: use a new key.",
-                            ));
-                        }
-                        return Ok(Receive::Known(M::decode(answer.as_slice())?));
+                        return self.known(&hash, &answer).map(Receive::Known);
                     }
                     Err(e) => e,
                 },
@@ -130,7 +125,17 @@ impl<'d, M: prost::Message + Default> Mutation<'d, M> {
         let written = if self.keyed {
             self.answer(&mut tx, answer).await
         } else {
-            self.insert(&mut tx, Some(answer)).await.map(drop)
+            match self.insert(&mut tx, Some(answer)).await {
+                // An earlier attempt took place after all: its COMMIT came to one node of a cluster after another was asked.
+                Ok(false) => match self.stored(&mut tx).await {
+                    Ok((_, answer)) => {
+                        tx.rollback().await;
+                        return Ok(Some(M::decode(answer.as_slice())?));
+                    }
+                    Err(e) => Err(e),
+                },
+                other => other.map(drop),
+            }
         };
         if let Err(e) = written {
             return self.rolled_back(tx, e).await.map(|()| None);
@@ -159,14 +164,30 @@ impl<'d, M: prost::Message + Default> Mutation<'d, M> {
                     continue;
                 }
             };
-            let inserted = self.insert(&mut tx, None).await;
+            let found = match self.insert(&mut tx, None).await {
+                Ok(true) => Ok(None),
+                // Our own key can only be there with our commit; the caller's may be there with that of a repeat that
+                // came by another replica meanwhile.
+                Ok(false) if self.keyed => self.stored(&mut tx).await.map(Some),
+                Ok(false) => Ok(Some((self.hash.clone(), message.encode_to_vec()))),
+                Err(e) => Err(e),
+            };
             tx.rollback().await;
-            match inserted {
-                Ok(true) => return Ok(None),
-                Ok(false) => return Ok(Some(message)),
+            match found {
+                Ok(None) => return Ok(None),
+                Ok(Some((hash, answer))) => return self.known(&hash, &answer).map(Some),
                 Err(e) => error = e,
             }
         }
+    }
+
+    /// The stored answer, if it is one to this request.
+    fn known(&self, hash: &[u8], answer: &[u8]) -> Result<M, ApiError> {
+        if hash == self.hash {
+            return Ok(M::decode(answer)?);
+        }
+        let text = "The idempotency key was used for another request within the last day: use a new key.";
+        Err(ApiError::param(text))
     }
 
     async fn insert(&self, tx: &mut Tx, answer: Option<Vec<u8>>) -> Result<bool, Error> {

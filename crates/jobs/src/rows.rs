@@ -128,7 +128,10 @@ pub(crate) async fn fence(
         let deadline = shown.deadline;
         sql = sql.push(", step = ?, attempt = ?, deadline = ?").bind(&shown.step).bind(shown.attempt).bind(deadline);
     }
-    sql = sql.push(" WHERE id = ? AND epoch = ? AND seq = ?").bind(id).bind(epoch).bind(seq);
+    sql = sql.push(" WHERE id = ?").bind(id);
+    if !store::chance::is_broken("job-fence") {
+        sql = sql.push(" AND epoch = ? AND seq = ?").bind(epoch).bind(seq);
+    }
     if unless_cancelled {
         sql = sql.push(" AND cancel = 0");
     }

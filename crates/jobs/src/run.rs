@@ -6,7 +6,7 @@ use crate::job::Kind;
 use crate::rows::{self, Entry, Facts, Loaded, Shown};
 use contract::ApiError;
 use futures::future::BoxFuture;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::{Error, Tx};
@@ -52,7 +52,7 @@ pub(crate) struct Pending {
 #[derive(Default)]
 pub(crate) struct Memory {
     names: HashSet<String>,
-    pub journal: HashMap<String, Entry>,
+    pub journal: BTreeMap<String, Entry>,
     /// Remote results that go into the journal with the next commit.
     pub buffered: Vec<Entry>,
     /// Calls that were begun and have not succeeded: they may have taken place.

@@ -6,7 +6,7 @@ use crate::rows;
 use contract::ApiError;
 use coord::Notice;
 use events::{EventRecord, EventState, Record};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Error, Sql};
 use tokio::time::Instant;
@@ -22,9 +22,9 @@ const WAITING_EVERY: u32 = 5;
 #[derive(Default)]
 struct Seen {
     /// Jobs whose worker is missing: since when, at which epoch.
-    missing: HashMap<i64, (i64, Instant)>,
+    missing: BTreeMap<i64, (i64, Instant)>,
     /// Members that were there at some time.
-    known: HashSet<String>,
+    known: BTreeSet<String>,
     sweeps: u32,
 }
 
@@ -38,9 +38,8 @@ impl Engine {
         let mut seen = Seen::default();
         loop {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
-                _ = tick.tick() => {}
-                () = self.wake.notified() => {}
                 changed = members.changed() => {
                     if changed.is_err() {
                         return;
@@ -56,8 +55,10 @@ impl Engine {
                         continue;
                     }
                 }
+                _ = tick.tick() => {}
+                () = self.wake.notified() => {}
             }
-            let live: HashSet<String> = members.borrow_and_update().iter().map(|m| m.id.clone()).collect();
+            let live: BTreeSet<String> = members.borrow_and_update().iter().map(|m| m.id.clone()).collect();
             seen.known.extend(live.iter().cloned());
             loop {
                 match self.sweep(&mut seen, &live).await {
@@ -72,11 +73,12 @@ impl Engine {
         }
     }
 
-    async fn sweep(self: &Arc<Self>, seen: &mut Seen, live: &HashSet<String>) -> Result<usize, Error> {
+    async fn sweep(self: &Arc<Self>, seen: &mut Seen, live: &BTreeSet<String>) -> Result<usize, Error> {
         seen.sweeps = seen.sweeps.wrapping_add(1);
         if seen.sweeps % WAITING_EVERY == 1 {
             self.regrant().await?;
         }
+        self.count_backlog().await?;
         let others: Vec<&String> = live.iter().filter(|m| **m != self.replica).collect();
         let mut sql = Sql::new(
             "SELECT id, kind, version, owner, epoch FROM jobs WHERE service = ? AND state IN ('Running', 'Undoing')",
@@ -85,7 +87,7 @@ impl Engine {
         if !others.is_empty() {
             sql = sql.push(" AND (owner IS NULL OR NOT (").in_list("owner", others).push("))");
         }
-        let mut missing = HashMap::new();
+        let mut missing = BTreeMap::new();
         let mut due = Vec::new();
         for row in self.db.all(sql.push(" ORDER BY id")).await? {
             let (id, epoch): (i64, i64) = (row.at(0)?, row.at(4)?);

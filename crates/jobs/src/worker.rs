@@ -41,7 +41,7 @@ impl Engine {
         );
         let work = async move {
             let _registered = registered;
-            let Ok(_worker) = run.engine.workers.acquire().await else {
+            let Ok(_worker) = run.engine.workers().enter(run.facts.caller.account_id).await else {
                 return;
             };
             run.drive(undoing).await;
@@ -161,6 +161,7 @@ impl Run {
             .boxed()
         });
         tokio::select! {
+            biased;
             () = self.lost.cancelled() => {}
             () = parked => {}
         }

@@ -74,7 +74,7 @@ pub const fn source_of(kind: Ref) -> Option<EntitySource> {
         Ref::OsCategory => source("os_categories", Nobody),
         Ref::HypervisorCapabilities => source("hypervisor_caps", Nobody),
         Ref::Job => source("jobs", Account),
-        Ref::Event => source("events", Account),
+        Ref::Event | Ref::Alert => source("events", Account),
         _ => None,
     }
 }

@@ -17,5 +17,16 @@ pub use scope::{ListScope, Owner, ScopeRequest};
 
 /// A new random UUID in the text form that the API shows.
 pub fn new_uuid() -> String {
-    uuid::Uuid::new_v4().to_string()
+    match store::chance::simulated_bits() {
+        Some(bits) => uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().to_string(),
+        None => uuid::Uuid::new_v4().to_string(),
+    }
+}
+
+/// A new UUID that is greater than the earlier ones of this process: inserts go to an index's end.
+pub fn new_ordered_uuid() -> String {
+    let Some(bits) = store::chance::simulated_bits() else { return uuid::Uuid::now_v7().to_string() };
+    let [_, _, _, _, _, _, rest @ ..] = bits.to_be_bytes();
+    let millis = u64::try_from(store::now_micros() / 1000).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &rest).into_uuid().to_string()
 }

@@ -33,6 +33,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting("api.throttling.interval", "Advanced", Int, Some("1"), Global, Some("management-server")),
     setting("api.throttling.max", "Advanced", Int, Some("25"), Global, Some("management-server")),
     setting("apply.allocation.algorithm.to.pods", "Advanced", Bool, Some("false"), Global, Some("management-server")).range("true,false"),
+    setting("arcus.audit.interval", "Advanced", Int, Some("300"), Global, Some("management-server")).dynamic(),
     setting("backup.retry", "Advanced", Int, Some("3"), Global, Some("SnapshotManager")),
     setting("backup.retry.interval", "Advanced", Int, Some("300"), Global, Some("SnapshotManager")),
     setting("backup.snapshot.wait", "Storage", Int, Some("21600"), Global, Some("StorageManager")),

@@ -1,7 +1,7 @@
 //! Topics as keys: each message is a version of its topic's key, and every process watches them all.
 
 use super::watch::{Ended, Watch};
-use super::wire::{Client, pb, prefix_end};
+use super::wire::{Client, nonce, pb, prefix_end};
 use crate::CoordError;
 use crate::topics::Topics;
 use pb::request_op::Request as Op;
@@ -69,11 +69,12 @@ impl Outbound {
 /// Starts to send and to hear, until `end`.
 pub(crate) fn start(client: Client, prefix: String, topics: Arc<Topics>, end: CancellationToken) -> Outbound {
     let outbound = Outbound { pending: Arc::default(), wake: Arc::default() };
-    let me = uuid::Uuid::new_v4().to_string();
+    let me = nonce();
     let sending = send_all(client.clone(), prefix.clone(), me.clone(), outbound.clone());
     let hearing = hear_all(client, prefix, me, topics);
-    tokio::spawn(async move {
+    store::chance::spawn(async move {
         tokio::select! {
+            biased;
             () = end.cancelled() => {}
             () = async { tokio::join!(sending, hearing); } => {}
         }

@@ -2,7 +2,7 @@
 
 use super::session::{Session, Sessions};
 use super::watch::{Ended, Watch, is_delete};
-use super::wire::{Client, absent, pb, written_at};
+use super::wire::{Client, absent, has_value, nonce, pb, written_at};
 use crate::CoordError;
 use crate::backend::Leadership;
 use pb::request_op::Request as Op;
@@ -36,14 +36,14 @@ pub(crate) async fn campaign(
     key: String,
     candidate: &str,
 ) -> Result<Leadership, CoordError> {
-    let nonce = uuid::Uuid::new_v4().to_string();
-    let holder = Holder { member: candidate.to_owned(), nonce };
+    let holder = Holder { member: candidate.to_owned(), nonce: nonce() };
     let value = serde_json::to_vec(&holder).map_err(|e| CoordError::Config(e.to_string()))?;
     loop {
         let session = sessions.get().await?;
         match try_once(client, &session, &key, &value).await {
             Ok(Try::Won(revision)) => return Ok(hold(client.clone(), &session, key, revision)),
             Ok(Try::Held(revision)) => tokio::select! {
+                biased;
                 () = session.lost.cancelled() => {}
                 _ = gone(client, &key, revision) => {}
             },
@@ -58,11 +58,12 @@ pub(crate) async fn campaign(
 /// Tries to create the key. The call runs on its own, so that a candidate who withdraws meanwhile leaves no key behind.
 async fn try_once(client: &Client, session: &Arc<Session>, key: &str, value: &[u8]) -> Result<Try, CoordError> {
     let (sender, receiver) = oneshot::channel();
-    let (client, lease, key, value) = (client.clone(), session.lease, key.to_owned(), value.to_vec());
-    tokio::spawn(async move {
-        let tried = create(&client, &key, &value, lease).await;
-        if let Err(Ok(Try::Won(revision))) = sender.send(tried) {
-            let _ = client.delete_if(&key, written_at(&key, revision)).await;
+    let (client, session, key, value) = (client.clone(), session.clone(), key.to_owned(), value.to_vec());
+    store::chance::spawn(async move {
+        let tried = create(&client, &key, &value, session.lease).await;
+        // A try that failed may have taken place, too.
+        if let Err(Ok(Try::Won(_)) | Err(_)) = sender.send(tried) {
+            session.delete_if(&client, &key, has_value(&key, value)).await;
         }
     });
     receiver.await.unwrap_or_else(|_| Err(CoordError::Unavailable("the election was cut off".into())))
@@ -104,9 +105,11 @@ async fn gone(client: &Client, key: &str, revision: i64) -> Result<(), Ended> {
 
 fn hold(client: Client, session: &Arc<Session>, key: String, revision: i64) -> Leadership {
     let (lost, resign) = (session.lost.child_token(), CancellationToken::new());
+    let session = session.clone();
     let leadership = Leadership::new(lost.clone(), resign.clone());
-    tokio::spawn(async move {
+    store::chance::spawn(async move {
         tokio::select! {
+            biased;
             () = lost.cancelled() => return, // the key goes with the lease
             () = deposed(&client, &key, revision) => {
                 lost.cancel();
@@ -114,8 +117,7 @@ fn hold(client: Client, session: &Arc<Session>, key: String, revision: i64) -> L
             }
             () = resign.cancelled() => lost.cancel(),
         }
-        // When etcd doesn't answer, the lease takes the key away.
-        let _ = client.delete_if(&key, written_at(&key, revision)).await;
+        session.delete_if(&client, &key, written_at(&key, revision)).await;
     });
     leadership
 }

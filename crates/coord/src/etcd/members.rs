@@ -4,7 +4,7 @@ use super::session::Sessions;
 use super::watch::{Ended, Watch, is_delete};
 use super::wire::{Client, leased, pb, prefix_end};
 use crate::{CoordError, Member, Membership};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,10 +26,11 @@ impl Members {
             grace,
             sender,
             known: BTreeMap::new(),
-            doubtful: HashMap::new(),
+            doubtful: BTreeMap::new(),
         };
-        tokio::spawn(async move {
+        store::chance::spawn(async move {
             tokio::select! {
+                biased;
                 () = end.cancelled() => {}
                 () = follower.run() => {}
             }
@@ -48,14 +49,14 @@ impl Members {
         client.put(&key, value, session.lease).await?;
         let (lost, leave) = (session.lost.child_token(), CancellationToken::new());
         let membership = Membership::new(member.id.clone(), lost.clone(), leave.clone());
-        let (client, lease) = (client.clone(), session.lease);
-        tokio::spawn(async move {
+        let client = client.clone();
+        store::chance::spawn(async move {
             tokio::select! {
+                biased;
                 () = lost.cancelled() => return, // the key goes with the lease
                 () = leave.cancelled() => lost.cancel(),
             }
-            // When etcd doesn't answer, the lease takes the key away.
-            let _ = client.delete_if(&key, leased(&key, lease)).await;
+            session.delete_if(&client, &key, leased(&key, session.lease)).await;
         });
         // Who has joined sees itself.
         let mut view = self.view.clone();
@@ -72,7 +73,7 @@ struct Follower {
     sender: watch::Sender<Arc<Vec<Member>>>,
     known: BTreeMap<String, Member>,
     /// Missing after etcd was away, and until when they are kept: they may only not have joined again yet.
-    doubtful: HashMap<String, Instant>,
+    doubtful: BTreeMap<String, Instant>,
 }
 
 impl Follower {
@@ -105,6 +106,7 @@ impl Follower {
         loop {
             let doubt_ends = self.doubtful.values().min().copied();
             tokio::select! {
+                biased;
                 seen = watch.next() => for event in seen.map_err(broken)?.events {
                     self.apply(&event);
                 },

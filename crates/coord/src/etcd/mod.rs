@@ -11,7 +11,7 @@ mod duties;
 mod members;
 mod session;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 use crate::backend::{Backend, Leadership};
 use crate::topics::{Subscription, Topics};
@@ -22,6 +22,9 @@ use std::time::Duration;
 use tokio::sync::watch as channel;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::Client;
+
+/// Between two tries to reach etcd at the start.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// How to reach etcd.
 #[derive(Clone)]
@@ -83,7 +86,22 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     pub async fn connect(config: EtcdConfig) -> Result<Etcd, CoordError> {
-        let client = Client::connect(&config).await?;
+        let until = tokio::time::Instant::now() + config.lease;
+        loop {
+            let tried = async { Etcd::over(Client::connect(&config).await?, config.clone()).await };
+            match tried.await {
+                // A member may be away: the next try reaches another.
+                Err(CoordError::Unavailable(why)) if tokio::time::Instant::now() < until => {
+                    tracing::debug!(why, "etcd isn't reached yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+                connected => return connected,
+            }
+        }
+    }
+
+    /// Over a client that is connected.
+    pub async fn over(client: Client, config: EtcdConfig) -> Result<Etcd, CoordError> {
         let prefix = config.prefix.trim_end_matches('/').to_owned();
         let end = CancellationToken::new();
         let topics = Arc::new(Topics::default());

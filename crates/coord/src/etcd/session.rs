@@ -9,11 +9,32 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+/// Between tries to give a key up.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// One lease, from its grant until it is lost.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub lease: i64,
     pub lost: CancellationToken,
+}
+
+impl Session {
+    /// Deletes `key` if `compare` holds, however long etcd takes to say that it has: a key that stayed would live as long
+    /// as this process. Once the lease has ended, the key has gone with it.
+    pub async fn delete_if(&self, client: &Client, key: &str, compare: pb::Compare) {
+        let delete = async {
+            while let Err(error) = client.delete_if(key, compare.clone()).await {
+                tracing::debug!(key, %error, "can't be given up yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.lost.cancelled() => {}
+            () = delete => {}
+        }
+    }
 }
 
 /// The present session, if there is one.
@@ -28,7 +49,7 @@ impl Sessions {
     pub async fn start(client: Client, ttl: Duration, end: CancellationToken) -> Result<Sessions, CoordError> {
         let (first, valid_until) = grant(&client, ttl).await?;
         let (sender, current) = watch::channel(Some(first.clone()));
-        tokio::spawn(keep(client, ttl, end, sender, first, valid_until));
+        store::chance::spawn(keep(client, ttl, end, sender, first, valid_until));
         Ok(Sessions { current, patience: ttl })
     }
 
@@ -68,6 +89,7 @@ async fn keep(
     let (mut session, mut valid_until) = (first, first_valid_until);
     loop {
         let ended = tokio::select! {
+            biased;
             () = end.cancelled() => true,
             () = keep_alive(&client, session.lease, ttl, valid_until) => false,
         };
@@ -81,6 +103,7 @@ async fn keep(
         tracing::warn!("the lease in etcd is lost: duties pause until there is a new one");
         (session, valid_until) = loop {
             let renewed = tokio::select! {
+                biased;
                 () = end.cancelled() => return,
                 renewed = renew(&client, ttl) => renewed,
             };

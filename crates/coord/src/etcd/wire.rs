@@ -1,7 +1,7 @@
 //! Calls to etcd, each with a time limit.
 
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
-pub(crate) mod pb {
+pub mod pb {
     tonic::include_proto!("etcdserverpb");
 }
 
@@ -17,7 +17,13 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
-pub(crate) type Transport = InterceptedService<Channel, Token>;
+/// What carries calls to etcd.
+#[cfg(not(feature = "simulation"))]
+type Carrier = Channel;
+#[cfg(feature = "simulation")]
+type Carrier = crate::simulation::Carrier;
+
+pub(crate) type Transport = InterceptedService<Carrier, Token>;
 
 /// The token of an authenticated client, where etcd asks for one.
 #[derive(Clone, Default)]
@@ -35,7 +41,7 @@ impl Interceptor for Token {
 /// A client of etcd. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Client {
-    channel: Channel,
+    channel: Carrier,
     token: Token,
     user: Option<Arc<(String, String)>>,
     patience: Duration,
@@ -59,9 +65,17 @@ impl Client {
             Err(several) => Channel::balance_list(several.into_iter()),
         };
         let user = config.user.clone().map(Arc::new);
+        #[cfg(feature = "simulation")]
+        let channel = Carrier::Channel(channel);
         let client = Client { channel, token: Token::default(), user, patience: config.lease };
         client.authenticate().await?;
         Ok(client)
+    }
+
+    /// A client of a simulated etcd.
+    #[cfg(feature = "simulation")]
+    pub fn simulated(server: Arc<dyn crate::simulation::Server>, patience: Duration) -> Client {
+        Client { channel: Carrier::Simulated(server), token: Token::default(), user: None, patience }
     }
 
     /// Gets a new token, where etcd asks for one.
@@ -155,6 +169,14 @@ fn endpoint(config: &EtcdConfig, url: &str) -> Result<Endpoint, CoordError> {
     Ok(endpoint)
 }
 
+/// Tells one undertaking from all others.
+pub(crate) fn nonce() -> String {
+    match store::chance::simulated_bits() {
+        Some(bits) => uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().to_string(),
+        None => uuid::Uuid::new_v4().to_string(),
+    }
+}
+
 /// The end of the range of all keys that begin with `prefix`.
 pub(crate) fn prefix_end(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
@@ -175,6 +197,11 @@ pub(crate) fn absent(key: &str) -> pb::Compare {
 /// The key was last written by this revision.
 pub(crate) fn written_at(key: &str, revision: i64) -> pb::Compare {
     compare(key, CompareTarget::Mod, TargetUnion::ModRevision(revision))
+}
+
+/// The key has this value.
+pub(crate) fn has_value(key: &str, value: Vec<u8>) -> pb::Compare {
+    compare(key, CompareTarget::Value, TargetUnion::Value(value))
 }
 
 /// The key hangs on this lease.
