@@ -13,6 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Db;
+use telemetry::metrics;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -66,6 +67,26 @@ pub fn replica_id(service: &str) -> String {
     format!("{service}-{}", model::new_uuid())
 }
 
+/// Figures of the database handle as metrics.
+fn show(db: &Db) {
+    let done = metrics::gauges("database_done", "Statements, commits and retried transactions since the start");
+    let failovers = metrics::gauges("database_failovers", "How often another database node was taken into use");
+    let well = metrics::gauges("database_well", "Whether a database node is in use");
+    let (db, node) = (db.downgrade(), db.node());
+    metrics::before_each_scrape(move || {
+        let Some(db) = db.upgrade() else { return false };
+        let stats = db.stats();
+        for (what, count) in [("statements", stats.statements), ("commits", stats.commits), ("retries", stats.retries)]
+        {
+            done.get_or_create(&vec![("what", what.to_owned())]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let now = node.borrow();
+        failovers.get_or_create(&Vec::new()).set(i64::try_from(now.failovers).unwrap_or(i64::MAX));
+        well.get_or_create(&Vec::new()).set(i64::from(now.address.is_some()));
+        true
+    });
+}
+
 impl Node {
     /// Assembles a replica. The tables of `config` and `coord` exist by then.
     ///
@@ -76,6 +97,7 @@ impl Node {
         let rpc = Rpc::new(db.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let node = Node { db, coord, settings, peers, vault, rpc, replica, tasks, stop };
+        show(&node.db);
         node.spawn("outbox-nudges", events::forward_nudges(node.coord.clone()));
         Ok(node)
     }

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long connecting and shaking hands may take together.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which root is ours.
 #[derive(Clone, Debug)]
@@ -117,8 +117,8 @@ pub fn channel(address: &str, tls: ClientTls) -> Result<Channel, ApiError> {
         .map_err(|e| ApiError::param(format!("{address:?} is no address: {e}")))?
         .initial_connection_window_size(8 * 1024 * 1024)
         .initial_stream_window_size(1024 * 1024)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(10))
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true);
     let address = address.to_owned();
     Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {

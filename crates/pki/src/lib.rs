@@ -24,7 +24,7 @@ pub use client::{ClientTls, Trust, channel};
 pub use credentials::{Credentials, Identity};
 pub use incoming::TlsIncoming;
 pub use request::CertificateRequest;
-pub use server::{ClientAuth, ServerTls};
+pub use server::{ClientAuth, ServerTls, public_server};
 pub use subject::{San, Subject, serial_of};
 
 /// The tables of the authority.

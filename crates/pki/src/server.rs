@@ -82,3 +82,20 @@ impl ServerTls {
         Ok(config)
     }
 }
+
+/// TLS of a port for anybody, with a certificate that the operator brings (PEM texts). HTTP/1.1 only, as the query API.
+///
+/// # Errors
+/// 431 when the certificate and the key can't be read or don't fit.
+pub fn public_server(certificate_pem: &str, key_pem: &str) -> Result<Arc<ServerConfig>, ApiError> {
+    let identity = Identity::from_pem(certificate_pem, key_pem)?;
+    let broken = |e: rustls::Error| ApiError::param(format!("the certificate and the key can't be used: {e}"));
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(broken)?
+        .with_no_client_auth()
+        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+        .map_err(broken)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

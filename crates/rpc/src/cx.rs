@@ -165,6 +165,14 @@ pub fn request<T>(caller: &Caller, message: T) -> tonic::Request<T> {
     request
 }
 
+/// The same for a call that may be made again when its answer is lost: it reads, or its receiver knows a repeat by a key
+/// in the message.
+pub fn repeatable<T>(caller: &Caller, message: T) -> tonic::Request<T> {
+    let mut request = request(caller, message);
+    request.extensions_mut().insert(crate::Repeatable);
+    request
+}
+
 /// The built-in system account as a caller: for duties and jobs that nobody asked for.
 pub fn system_caller() -> Caller {
     Caller {

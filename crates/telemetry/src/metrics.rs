@@ -89,8 +89,20 @@ pub fn histograms(name: &'static str, help: &'static str) -> Histograms {
     })
 }
 
+/// Sets gauges when they are about to be read; false: it isn't needed any more.
+type Sample = Box<dyn Fn() -> bool + Send>;
+
+static SAMPLES: Mutex<Vec<Sample>> = Mutex::new(Vec::new());
+
+/// Calls `sample` before each scrape, to set gauges whose value lies elsewhere, until it gives false. It mustn't keep alive
+/// what it looks at.
+pub fn before_each_scrape(sample: impl Fn() -> bool + Send + 'static) {
+    SAMPLES.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(sample));
+}
+
 /// Everything, in the text form of OpenMetrics.
 pub fn text() -> String {
+    SAMPLES.lock().unwrap_or_else(PoisonError::into_inner).retain(|sample| sample());
     let mut text = String::new();
     // Writing into a String can't fail.
     let _ = all(|all| encode(&mut text, &all.registry));
@@ -107,7 +119,12 @@ mod tests {
         counters("test_calls", "Calls").get_or_create(&vec![("service", "a".into())]).inc();
         counters("test_calls", "Calls").get_or_create(&vec![("service", "a".into())]).inc();
         histograms("test_seconds", "Time").get_or_create(&Vec::new()).observe(0.003);
-        gauges("test_open", "Open").get_or_create(&Vec::new()).set(3);
+        let left = std::sync::atomic::AtomicI64::new(3);
+        before_each_scrape(move || {
+            let value = left.fetch_sub(3, std::sync::atomic::Ordering::SeqCst);
+            gauges("test_open", "Open").get_or_create(&Vec::new()).set(value);
+            value > 0
+        });
         let text = text();
         assert!(text.contains("arcus_test_calls_total{service=\"a\"} 2"), "{text}");
         assert!(text.contains("arcus_test_seconds_count{} 1"), "{text}");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Answers whether the process can serve: `Err` says what is missing.
 pub type Health = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
-/// `/metrics` (OpenMetrics), `/health` (200 or 503: can it serve?) and `/live` (200: does the process answer?).
+/// `/metrics` (OpenMetrics), `/readyz` (200 or 503: can it serve?) and `/healthz` (200: does the process answer?).
 pub fn routes(health: Health) -> Router {
     let metrics = || async {
         ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], crate::metrics::text())
@@ -24,7 +24,10 @@ pub fn routes(health: Health) -> Router {
             }
         }
     };
-    Router::new().route("/metrics", get(metrics)).route("/health", get(ready)).route("/live", get(|| async { "ok\n" }))
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(|| async { "ok\n" }))
 }
 
 #[cfg(test)]
@@ -46,10 +49,10 @@ mod tests {
     async fn health_and_metrics_answer() {
         crate::metrics::counters("route_test", "Test").get_or_create(&Vec::new()).inc();
         let well = routes(Arc::new(|| Box::pin(async { Ok(()) })));
-        assert_eq!(ask(well.clone(), "/health").await, (StatusCode::OK, "ok\n".into()));
+        assert_eq!(ask(well.clone(), "/readyz").await, (StatusCode::OK, "ok\n".into()));
         assert!(ask(well.clone(), "/metrics").await.1.contains("arcus_route_test_total{} 1"));
         let ill = routes(Arc::new(|| Box::pin(async { Err("the database doesn't answer".into()) })));
-        assert_eq!(ask(ill.clone(), "/health").await.0, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask(ill, "/live").await.0, StatusCode::OK);
+        assert_eq!(ask(ill.clone(), "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(ill, "/healthz").await.0, StatusCode::OK);
     }
 }
