@@ -20,7 +20,7 @@ pub enum HostEvent {
         /// Why, for people.
         reason: String,
     },
-    /// It was silent for so long that it counts as down.
+    /// It is known to be off.
     Down {
         /// The host.
         host: HostId,

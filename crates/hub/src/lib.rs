@@ -23,6 +23,7 @@ mod watch;
 
 pub use event::HostEvent;
 pub use forward::{Dial, tls_dial};
+pub use store::{Absent, absent, age};
 pub use timing::Timing;
 
 use contract::ApiError;
@@ -257,7 +258,8 @@ impl Hub {
         }
     }
 
-    pub(crate) fn timing(&self) -> Timing {
+    /// How often agents beat, and when silence counts.
+    pub fn timing(&self) -> Timing {
         self.0.timing.unwrap_or_else(|| Timing::of(&self.0.node.settings))
     }
 }

@@ -3,6 +3,7 @@
 use crate::event::HostEvent;
 use crate::link::Link;
 use crate::registry::{Connected, Registry};
+use crate::timing::Timing;
 use crate::{metrics, store};
 use ::store::Db;
 use contract::ApiError;
@@ -31,8 +32,8 @@ const GOODBYE: Duration = Duration::from_secs(3);
 pub(crate) struct Join {
     pub link: Arc<Link>,
     pub hosts: Vec<HostUp>,
-    /// How often the agent is to beat, when this is its hello.
-    pub hello: Option<Duration>,
+    /// How often the agent is to beat and how long to be patient, when this is its hello.
+    pub hello: Option<Timing>,
 }
 
 /// Hosts that went away.
@@ -219,9 +220,10 @@ impl Work {
             }
         }
         match join.hello {
-            Some(beat) => {
-                let beat_millis = u32::try_from(beat.as_millis()).unwrap_or(u32::MAX);
-                link.tell(hub_message::Body::Welcome(Welcome { hosts: accepted, beat_millis }));
+            Some(timing) => {
+                let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+                let (beat_millis, patience_millis) = (millis(timing.beat), millis(timing.patience()));
+                link.tell(hub_message::Body::Welcome(Welcome { hosts: accepted, beat_millis, patience_millis }));
             }
             None => {
                 for host in accepted {

@@ -4,14 +4,14 @@ use crate::Hub;
 use crate::event::HostEvent;
 use crate::link::{Link, Outbound};
 use crate::registrar::{Join, Leave};
+use crate::timing::Watched;
 use contract::ApiError;
-use contract_agent::{AgentKind, AgentMessage, Hello, HostUp, agent_message};
+use contract_agent::{AgentKind, AgentMessage, Hello, HostUp, Pulse, agent_message, hub_message};
 use model::state::HostStatus;
 use rpc::Peer;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 /// How long an agent may take to say hello.
@@ -51,14 +51,21 @@ pub(crate) async fn serve(hub: Hub, party: Party, mut inbound: Streaming<AgentMe
     let joined = hub.0.registrar.join(Join {
         link: link.clone(),
         hosts: permitted(&link, hello.hosts),
-        hello: Some(hub.timing().beat),
+        hello: Some(hub.timing()),
     });
     if let Err(error) = joined.await {
         link.fail(error.into());
     } else {
         tracing::info!(agent = link.agent, kind = ?link.kind, version = hello.version, "an agent connected");
-        let mut session =
-            Session { hub: hub.clone(), link: link.clone(), silent: HashMap::new(), heard: Instant::now() };
+        let mut session = Session {
+            hub: hub.clone(),
+            link: link.clone(),
+            silent: HashMap::new(),
+            dead: HashSet::new(),
+            watched: Watched::new(),
+            seen: Duration::ZERO,
+            heard: Duration::ZERO,
+        };
         let end = session.run(&party, &mut inbound).await;
         tracing::info!(agent = link.agent, reason = end.reason, "an agent went away");
         link.close();
@@ -96,9 +103,15 @@ struct Session {
     hub: Hub,
     link: Arc<Link>,
     /// Hosts that the agent says are silent, and since when.
-    silent: HashMap<String, Instant>,
+    silent: HashMap<String, Duration>,
+    /// Those of them that it says are off.
+    dead: HashSet<String>,
+    /// Time that this session has watched: by it all silence is measured.
+    watched: Watched,
+    /// Its last reading.
+    seen: Duration,
     /// When the agent was heard last.
-    heard: Instant,
+    heard: Duration,
 }
 
 impl Session {
@@ -116,7 +129,8 @@ impl Session {
             tokio::select! {
                 message = inbound.message() => match message {
                     Ok(Some(message)) => {
-                        self.heard = Instant::now();
+                        self.seen = self.watched.advance(check);
+                        self.heard = self.seen;
                         if let Some(body) = message.body {
                             self.take(body).await;
                         }
@@ -127,8 +141,11 @@ impl Session {
                         return End { status: HostStatus::Disconnected, reason };
                     }
                 },
-                () = tokio::time::sleep(check) => if let Some(end) = self.listen().await {
-                    return end;
+                () = tokio::time::sleep(check) => {
+                    self.seen = self.watched.advance(check);
+                    if let Some(end) = self.listen().await {
+                        return end;
+                    }
                 },
                 Ok(()) = revoked.changed() => if is_revoked(&revoked.borrow_and_update()) {
                     return self.revoked();
@@ -152,7 +169,8 @@ impl Session {
         match body {
             Body::Answer(answer) => self.link.answered(answer),
             Body::Beat(beat) => {
-                let now = Instant::now();
+                self.link.tell(hub_message::Body::Pulse(Pulse {}));
+                let now = self.seen;
                 let before = std::mem::take(&mut self.silent);
                 self.silent = beat
                     .silent
@@ -162,9 +180,15 @@ impl Session {
                         (uuid, since)
                     })
                     .collect();
+                self.dead = beat.dead.into_iter().collect();
                 self.judge().await;
             }
-            Body::HostUp(host) => self.join(host),
+            Body::HostUp(host) => {
+                // What was said of it before is over: else it would be given up the moment it is connected.
+                self.silent.remove(&host.host_uuid);
+                self.dead.remove(&host.host_uuid);
+                self.join(host);
+            }
             Body::HostGone(gone) => {
                 self.silent.remove(&gone.host_uuid);
                 self.leave(vec![gone.host_uuid], HostStatus::Disconnected, "the host said goodbye").await;
@@ -211,7 +235,7 @@ impl Session {
     async fn listen(&mut self) -> Option<End> {
         self.judge().await;
         let silence = self.hub.timing().silence;
-        if self.heard.elapsed() < silence {
+        if self.seen.saturating_sub(self.heard) < silence {
             return None;
         }
         self.link.fail(Status::deadline_exceeded("no beat came"));
@@ -219,14 +243,20 @@ impl Session {
         Some(End { status: HostStatus::Alert, reason })
     }
 
-    /// Hosts that their own agent has seen silent for long enough are down: the agent stands beside them.
+    /// Hosts that their own agent hasn't heard for long enough: down when it knows that they are off, else whoever
+    /// investigates must find out what they are.
     async fn judge(&mut self) {
         let silence = self.hub.timing().silence;
         let connected = |uuid: &str| self.hub.0.registry.of_link(uuid, &self.link).is_some();
-        let long = self.silent.iter().filter(|(uuid, since)| since.elapsed() >= silence && connected(uuid));
-        let down: Vec<String> = long.map(|(uuid, _)| uuid.clone()).collect();
+        let long =
+            self.silent.iter().filter(|(uuid, since)| self.seen.saturating_sub(**since) >= silence && connected(uuid));
+        let (down, lost): (Vec<String>, Vec<String>) =
+            long.map(|(uuid, _)| uuid.clone()).partition(|uuid| self.dead.contains(uuid));
         if !down.is_empty() {
-            self.leave(down, HostStatus::Down, "its agent doesn't hear it any more").await;
+            self.leave(down, HostStatus::Down, "its agent knows it to be off").await;
+        }
+        if !lost.is_empty() {
+            self.leave(lost, HostStatus::Alert, "its agent doesn't hear it any more").await;
         }
     }
 }

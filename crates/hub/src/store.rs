@@ -106,20 +106,23 @@ pub async fn of_hub(db: &Db, hub: &str) -> Result<Vec<Absent>> {
 /// A host that is connected with nobody, and what its row said when it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Absent {
+    /// Number.
     pub id: HostId,
+    /// State.
     pub status: HostStatus,
+    /// How often it has connected.
     pub conn_epoch: i64,
 }
 
-/// Hosts that were connected once and aren't now.
+/// Hosts that were connected once and aren't now, those that are known to be down included.
 pub async fn absent(db: &Db) -> Result<Vec<Absent>> {
     let sql = Sql::new("SELECT id, status, conn_epoch FROM hosts WHERE removed IS NULL AND conn_epoch > 0 AND ");
-    let states = [HostStatus::Disconnected, HostStatus::Alert, HostStatus::Connecting];
+    let states = [HostStatus::Disconnected, HostStatus::Alert, HostStatus::Connecting, HostStatus::Down];
     let rows = db.all(sql.in_list("status", states)).await?;
     rows.iter().map(|r| Ok(Absent { id: r.at(0)?, status: r.at(1)?, conn_epoch: r.at(2)? })).collect()
 }
 
-/// Moves a host on, unless it connected or was changed since.
+/// Moves a host on, unless it connected or was changed since. Gives whether it did.
 pub async fn age(tx: &mut Tx, host: &Absent, to: HostStatus) -> Result<bool> {
     let sql = Sql::new("UPDATE hosts SET status = ?, hub = NULL").bind(to);
     let sql = sql.push_if(", disconnected = ?", (host.status == HostStatus::Up).then(now_micros));

@@ -170,6 +170,8 @@ impl Executor {
             Some(Body::StartVm(order)) => driver.start_vm(work, order).await,
             Some(Body::StopVm(order)) => driver.stop_vm(work, order).await,
             Some(Body::RebootVm(order)) => driver.reboot_vm(work, order).await,
+            Some(Body::InspectLease(order)) => driver.inspect_lease(work, order).await,
+            Some(Body::FenceVm(order)) => driver.fence_vm(work, order).await,
             Some(Body::EnsurePool(order)) => driver.ensure_pool(work, order).await,
             Some(Body::EnsureDisk(order)) => driver.ensure_disk(work, order).await,
             Some(Body::DeleteDisk(order)) => driver.delete_disk(work, order).await,
@@ -178,6 +180,8 @@ impl Executor {
             Some(Body::DetachDisk(order)) => driver.detach_disk(work, order).await,
             Some(Body::ApplyRouter(order)) => driver.apply_router(work, order).await,
             Some(Body::RemoveRouter(order)) => driver.remove_router(work, order).await,
+            Some(Body::Inventory(_)) => driver.inventory(work).await,
+            Some(Body::ListDisks(order)) => driver.list_disks(work, order).await,
             Some(Body::SpawnHost(order)) => driver.spawn_host(work, order).await,
             Some(Body::RemoveHost(_)) => self.remove_host(work),
             Some(Body::SetMocks(order)) => driver.set_mocks(work, order.mocks),
@@ -223,6 +227,7 @@ pub(crate) fn nothing() -> outcome::Body {
 #[allow(clippy::unwrap_used, clippy::expect_used)] // a test that panics has failed
 mod tests {
     use super::*;
+    use crate::lease::Areas;
     use crate::simulator::Simulator;
     use contract_agent::{RebootVm, SpawnHost, StartVm, VmSpec};
     use proptest::prelude::*;
@@ -260,7 +265,7 @@ mod tests {
     fn open(dir: &std::path::Path) -> Executor {
         let (journal, entries) = Journal::open(dir, false).unwrap();
         let journal = Arc::new(journal);
-        let driver = Arc::new(Simulator::new(journal.clone()));
+        let driver = Arc::new(Simulator::new(journal.clone(), Areas::new(dir.join("pools"), Duration::from_secs(10))));
         let executor = Executor::new(journal, driver, Duration::from_secs(3600));
         executor.load(entries);
         executor
@@ -283,7 +288,7 @@ mod tests {
         let command = Some(Command { body: Some(command::Body::SpawnHost(spec)) });
         executor.execute(Execute { command, ..Execute::default() }).await.unwrap();
         let vm = VmSpec { uuid: "vm".into(), generation: 1, ..VmSpec::default() };
-        let start = command::Body::StartVm(StartVm { vm: Some(vm) });
+        let start = command::Body::StartVm(StartVm { vm: Some(vm), take_over: false });
         let command = Some(Command { body: Some(start) });
         executor.execute(Execute { host_uuid: "h".into(), command, ..Execute::default() }).await.unwrap();
     }

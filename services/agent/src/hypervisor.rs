@@ -6,8 +6,8 @@ use crate::memory::{EffectKey, Known, Memory};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DetachDisk, EnsureDisk, EnsurePool, HostUp, Mock, Outcome,
-    RebootVm, RemoveRouter, Report, ResizeDisk, SpawnHost, StartVm, StopVm, VmEvent, outcome,
+    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DetachDisk, EnsureDisk, EnsurePool, FenceVm, HostUp, InspectLease,
+    ListDisks, Mock, Outcome, RebootVm, RemoveRouter, Report, ResizeDisk, SpawnHost, StartVm, StopVm, VmEvent, outcome,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -102,8 +102,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn hosts(&self) -> Vec<HostUp>;
     /// One of them.
     fn host(&self, host: &str) -> Option<HostUp>;
-    /// Hosts that don't live at the moment.
+    /// Hosts that don't answer at the moment, dead or alive.
     fn silent(&self) -> Vec<String>;
+    /// Those of them that are known to be off.
+    fn dead(&self) -> Vec<String>;
     /// All that a host runs.
     fn report(&self, host: &str) -> Option<Report>;
     /// Reports of hosts where they differ from the last that was taken.
@@ -117,6 +119,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn stop_vm(&self, work: &Work, order: StopVm) -> Result<Done, Failure>;
     /// Reboots a running VM.
     async fn reboot_vm(&self, work: &Work, order: RebootVm) -> Result<Done, Failure>;
+
+    /// Says whose a VM is, and whether its holder lives.
+    async fn inspect_lease(&self, work: &Work, order: InspectLease) -> Result<Done, Failure>;
+    /// Makes sure that a VM runs nowhere.
+    async fn fence_vm(&self, work: &Work, order: FenceVm) -> Result<Done, Failure>;
 
     /// Makes a pool reachable.
     async fn ensure_pool(&self, work: &Work, order: EnsurePool) -> Result<Done, Failure>;
@@ -144,6 +151,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn set_mocks(&self, work: &Work, mocks: Vec<Mock>) -> Result<Done, Failure>;
     /// The delays and faults, with what remains of their counts.
     fn mocks(&self) -> Vec<Mock>;
+
+    /// What the order's host runs, without noting that it was reported.
+    async fn inventory(&self, work: &Work) -> Result<Done, Failure>;
+    /// A page of what lies on a pool.
+    async fn list_disks(&self, work: &Work, order: ListDisks) -> Result<Done, Failure>;
 
     /// Takes over an entry of the state file.
     fn load(&self, entry: Entry);

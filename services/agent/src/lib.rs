@@ -5,13 +5,14 @@
 //! done are one record) → the answer, once the record is on the disk.
 //!
 //! The first driver is [`simulator`]: any number of hosts in one process. Its VMs survive the agent and the control plane.
-//! An agent does nothing by itself when the control plane is gone.
+//! An agent does nothing by itself when the control plane is gone, but one thing: it protects disks ([`lease`]).
 
 mod backoff;
 mod executor;
 mod hypervisor;
 mod identity;
 mod journal;
+pub mod lease;
 mod line;
 mod log;
 mod memory;
@@ -24,6 +25,7 @@ use contract::ApiError;
 use contract::secret::Secret;
 use executor::Executor;
 use journal::Journal;
+use lease::Areas;
 use line::Line;
 use simulator::Simulator;
 use std::path::PathBuf;
@@ -48,25 +50,67 @@ pub enum Dial {
     },
 }
 
+/// What an agent drives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Simulated hosts, as many as are added.
+    #[default]
+    Simulator,
+}
+
+impl std::str::FromStr for Kind {
+    type Err = ApiError;
+
+    fn from_str(name: &str) -> Result<Kind, ApiError> {
+        match name.to_ascii_lowercase().as_str() {
+            "simulator" => Ok(Kind::Simulator),
+            _ => Err(ApiError::param(format!("{name:?} is no hypervisor that this agent drives: use \"simulator\""))),
+        }
+    }
+}
+
 /// What an agent is started with.
+///
+/// On its first start it needs a token, which names the CA's fingerprint; from then on key and certificate are in the
+/// state folder, and the token is ignored.
 pub struct Options {
     /// For people.
     pub name: String,
     /// Where it keeps its state, key and certificate. No two agents may share one.
     pub state_dir: PathBuf,
+    /// What it drives.
+    pub hypervisor: Kind,
     /// How it reaches hubs.
     pub dial: Dial,
     /// Whether an answered order survives a power cut. Without, it survives only the end of the process.
     pub durable: bool,
     /// How long it remembers what jobs' orders gave.
     pub memory: Duration,
+    /// The folder that stands for the hosts' shared storage: leases lie there. Agents that are given the same one simulate
+    /// hosts with the same storage. None: a folder of its own, within the state folder.
+    pub pool_dir: Option<PathBuf>,
+    /// The lease time of pools that have none yet; a pool keeps the first it was given. A take-over takes twice as long.
+    pub lease: Duration,
+    /// How often simulated guests write to their disks ([`lease::overlaps`] tells whether ever two wrote at once). None:
+    /// they don't.
+    pub guest_writes: Option<Duration>,
 }
 
 impl Options {
     /// The usual ones.
     pub fn new(name: impl Into<String>, state_dir: impl Into<PathBuf>, dial: Dial) -> Options {
         let day = Duration::from_secs(24 * 3600);
-        Options { name: name.into(), state_dir: state_dir.into(), dial, durable: true, memory: day }
+        Options {
+            name: name.into(),
+            state_dir: state_dir.into(),
+            hypervisor: Kind::default(),
+            dial,
+            durable: true,
+            memory: day,
+            pool_dir: None,
+            lease: Duration::from_secs(10),
+            guest_writes: None,
+        }
     }
 }
 
@@ -83,9 +127,12 @@ impl Agent {
     /// # Errors
     /// When the folder can't be read or written, or another agent uses it.
     pub fn open(options: Options) -> Result<Agent, ApiError> {
+        let Kind::Simulator = options.hypervisor;
         let (journal, entries) = Journal::open(&options.state_dir, options.durable)?;
         let journal = Arc::new(journal);
-        let simulator = Arc::new(Simulator::new(journal.clone()));
+        let pool_dir = options.pool_dir.clone().unwrap_or_else(|| options.state_dir.join("pools"));
+        let areas = Areas::new(pool_dir, options.lease.max(Duration::from_millis(100)));
+        let simulator = Arc::new(Simulator::new(journal.clone(), areas));
         let executor = Arc::new(Executor::new(journal, simulator.clone(), options.memory));
         executor.load(entries);
         Ok(Agent { options, simulator, executor })
@@ -103,7 +150,18 @@ impl Agent {
     pub async fn run(self, stop: CancellationToken) -> Result<(), ApiError> {
         let identity = identity::open(&self.options, &stop).await?;
         let Some(identity) = identity else { return Ok(()) };
-        Line::new(self.executor, identity).keep(stop).await
+        self.simulator.first_round().await;
+        let guests = async {
+            match self.options.guest_writes {
+                Some(every) => self.simulator.clone().write_on(every).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = Line::new(self.executor, identity).keep(stop) => result,
+            () = self.simulator.clone().keep_leases() => Ok(()),
+            () = guests => Ok(()),
+        }
     }
 }
 

@@ -23,7 +23,9 @@ use tracing::Instrument as _;
 /// Orders at the same time.
 const UNDER_WAY: usize = 4096;
 /// How long a hub may take to answer hello: a thousand others may say it at the same moment.
-const WELCOME: Duration = Duration::from_secs(30);
+const WELCOME: Duration = Duration::from_secs(15);
+/// How long a hub may take to take a stream: before it says anything, so that a stopped one costs little time.
+const TAKEN: Duration = Duration::from_secs(4);
 /// How long a host that was just made may take to be accepted.
 const ACCEPTANCE: Duration = Duration::from_secs(30);
 /// A line that lasted longer was a good one: the next attempt comes soon.
@@ -117,19 +119,20 @@ impl Line {
         }));
         let mut hub = self.identity.hub(attempt);
         let late = || ApiError::unavailable("the hub doesn't answer hello");
-        let attached = tokio::time::timeout(WELCOME, hub.attach(UnboundedReceiverStream::new(messages))).await;
+        let attached = tokio::time::timeout(TAKEN, hub.attach(UnboundedReceiverStream::new(messages))).await;
         let mut inbound = attached.map_err(|_| late())??.into_inner();
         let first = tokio::time::timeout(WELCOME, inbound.message()).await.map_err(|_| late())??;
         let Some(HubMessage { body: Some(hub_message::Body::Welcome(welcome)) }) = first else {
             return Err(ApiError::internal("the hub doesn't begin with welcome"));
         };
         tracing::info!(hosts = welcome.hosts.len(), "connected with the hub");
+        let patience = Duration::from_millis(welcome.patience_millis.into());
         let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_millis.max(10).into()));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for accepted in welcome.hosts {
             stream.take(hub_message::Body::HostAccepted(accepted));
         }
-        self.serve(&stream, &mut inbound, &mut beat, news).await
+        self.serve(&stream, &mut inbound, &mut beat, patience, news).await
     }
 
     async fn serve(
@@ -137,17 +140,32 @@ impl Line {
         stream: &Stream,
         inbound: &mut Streaming<HubMessage>,
         beat: &mut tokio::time::Interval,
+        patience: Duration,
         news: &mut mpsc::UnboundedReceiver<News>,
     ) -> Result<(), ApiError> {
+        // Beats that the hub hasn't answered, the first of them since then. Counted in beats too: an agent that stood still
+        // itself must not blame the hub.
+        let (mut unanswered, mut since) = (0, Instant::now());
         loop {
             tokio::select! {
-                message = inbound.message() => match message? {
-                    Some(HubMessage { body: Some(hub_message::Body::Execute(order)) }) => self.order(stream, order).await,
-                    Some(HubMessage { body: Some(body) }) => stream.take(body),
-                    Some(HubMessage { body: None }) => {}
-                    None => return Ok(()),
+                biased;
+                message = inbound.message() => {
+                    unanswered = 0;
+                    match message? {
+                        Some(HubMessage { body: Some(hub_message::Body::Execute(order)) }) => self.order(stream, order).await,
+                        Some(HubMessage { body: Some(body) }) => stream.take(body),
+                        Some(HubMessage { body: None }) => {}
+                        None => return Ok(()),
+                    }
                 },
                 _ = beat.tick() => {
+                    if unanswered == 0 {
+                        since = Instant::now();
+                    }
+                    if unanswered > 1 && !patience.is_zero() && since.elapsed() > patience {
+                        return Err(ApiError::unavailable("the hub says nothing any more"));
+                    }
+                    unanswered += 1;
                     stream.beat();
                     if self.executor.has_failed() {
                         return Err(ApiError::internal("the agent's state can't be written"));
@@ -190,9 +208,11 @@ impl Stream {
 
     fn beat(&self) {
         let standings = self.standings.borrow();
-        let mut silent = self.executor.driver.silent();
-        silent.retain(|host| matches!(standings.get(host), Some(Standing::Accepted(_))));
-        self.say(agent_message::Body::Beat(Beat { silent }));
+        let accepted = |host: &String| matches!(standings.get(host), Some(Standing::Accepted(_)));
+        let (mut silent, mut dead) = (self.executor.driver.silent(), self.executor.driver.dead());
+        silent.retain(accepted);
+        dead.retain(accepted);
+        self.say(agent_message::Body::Beat(Beat { silent, dead }));
         for report in self.executor.driver.changed() {
             if matches!(standings.get(&report.host_uuid), Some(Standing::Accepted(_))) {
                 self.say(agent_message::Body::Report(report));
@@ -219,8 +239,8 @@ impl Stream {
                 self.standings.send_modify(|all| drop(all.insert(refused.host_uuid, standing)));
             }
             Body::Ask(ask) => self.report(&ask.host_uuid),
-            // Orders are taken by the line; a second welcome means nothing.
-            Body::Execute(_) | Body::Welcome(_) => {}
+            // Orders are taken by the line, any message is a pulse, and a second welcome means nothing.
+            Body::Execute(_) | Body::Welcome(_) | Body::Pulse(_) => {}
         }
     }
 

@@ -223,7 +223,8 @@ async fn a_vm_has_one_host() {
     let stale = replica.execute(2, None, start("a", 4)).await.unwrap_err();
     assert_eq!(stale.code, 530, "{stale}");
     assert!(replica.execute(2, None, start("a", 5)).await.is_err(), "the same generation on two hosts");
-    replica.execute(2, None, start("a", 6)).await.unwrap();
+    assert_eq!(replica.execute(2, None, start("a", 6)).await.unwrap_err().code, 530, "held, and not to be taken");
+    replica.execute(2, None, take_over("a", 6)).await.unwrap();
     let vms = agent.simulator.vms();
     assert_eq!(vms.len(), 1);
     assert_eq!(vms[0].host, agent_host(&replica, 2).await);

@@ -88,7 +88,7 @@ testkit::databases! {
         replica.end().await;
     }
 
-    async fn a_silent_agent_raises_an_alert_and_then_is_down(db: testkit::TestDb) {
+    async fn a_silent_agent_raises_an_alert(db: testkit::TestDb) {
         let replica = Replica::start(&db, hasty()).await;
         let host = replica.add_row(1, "KVM").await.host_uuid;
         let mut raw = Raw::connect(&replica, AgentKind::Host, &host, &[&host]).await;
@@ -98,8 +98,8 @@ testkit::databases! {
         raw.say(agent_message::Body::Beat(Beat::default()));
         // No more beats, though the line is open.
         replica.await_status(1, "Alert").await;
+        assert!(matches!(raw.next().await, hub_message::Body::Pulse(_)), "the one beat was answered");
         assert!(raw.hear.message().await.is_err(), "the hub gives the line up");
-        replica.await_status(1, "Down").await;
         replica.end().await;
     }
 
@@ -128,8 +128,6 @@ testkit::databases! {
         .await
         .unwrap();
         replica.await_status(1, "Disconnected").await;
-        replica.await_status(1, "Alert").await;
-        replica.await_status(1, "Down").await;
         assert_eq!(replica.status(1).await.1, 4);
         replica.end().await;
     }
@@ -195,7 +193,7 @@ async fn an_order_with_another_epoch_is_refused() {
                 while let Ok(Some(message)) = inbound.message().await {
                     match message.body {
                         Some(agent_message::Body::Hello(_)) => {
-                            say(hub_message::Body::Welcome(Welcome { hosts: vec![], beat_millis: 50 }));
+                            say(hub_message::Body::Welcome(Welcome { beat_millis: 50, ..Welcome::default() }));
                             let command = Command { body: spec.clone().map(command::Body::SpawnHost) };
                             say(hub_message::Body::Execute(Execute {
                                 request_id: 1,

@@ -1,6 +1,7 @@
 //! Volumes on pools.
 
 use super::driver::Simulator;
+use super::leases::millis;
 use super::state::disk_saved;
 use crate::executor::nothing;
 use crate::hypervisor::{Done, Failure, Work};
@@ -10,11 +11,15 @@ use contract_agent::{
     AttachDisk, DeleteDisk, DetachDisk, DiskState, EnsureDisk, EnsurePool, ForgottenDisk, PoolFacts, ResizeDisk,
     outcome,
 };
+use std::time::Duration;
 
 impl Simulator {
     pub(super) async fn do_ensure_pool(&self, work: &Work, order: EnsurePool) -> Result<Done, Failure> {
         let names = ["EnsurePool", "ModifyStoragePoolCommand", "CreateStoragePoolCommand"];
         let mute = self.before(work, &names).await?;
+        let (areas, uuid) = (self.areas.clone(), order.pool_uuid.clone());
+        let wanted = (order.lease_millis > 0).then(|| Duration::from_millis(order.lease_millis.into()));
+        let area = self.blocking(work, move || areas.of(&uuid, wanted)).await?;
         let done = work.commit(|entries| {
             let mut state = self.alive(work)?;
             let pool = state.pools.entry(order.pool_uuid.clone()).or_default();
@@ -22,8 +27,12 @@ impl Simulator {
                 pool.order = order.clone();
                 entries.push(Entry::Pool(order));
             }
-            let facts =
-                PoolFacts { pool_uuid: pool.order.pool_uuid.clone(), capacity: pool.capacity(), used: pool.used() };
+            let facts = PoolFacts {
+                pool_uuid: pool.order.pool_uuid.clone(),
+                capacity: pool.capacity(),
+                used: pool.used(),
+                lease_millis: millis(area.rules().lease()),
+            };
             Ok((outcome::Body::Pool(facts), state))
         });
         Ok(done?.mute(mute))

@@ -1,31 +1,39 @@
 //! The driver: orders to simulated hosts.
 
 use super::faults::{self, Verdict};
+use super::guest::Guest;
+use super::leases::Wanted;
 use super::router;
-use super::state::{Host, Lease, State, Vm};
+use super::state::{Host, Lease, State, Vm, lease_pool};
 use crate::executor::nothing;
 use crate::hypervisor::{Done, Failure, Hypervisor, News, Work};
 use crate::journal::Journal;
+use crate::lease::{Areas, Tenure};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DetachDisk, EnsureDisk, EnsurePool, ForgottenRouter, ForgottenVm,
-    HostSpawned, HostUp, Mock, MockList, PowerState, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied,
-    RouterChange, SpawnHost, StartVm, StopVm, VmEvent, VmState, outcome,
+    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DetachDisk, EnsureDisk, EnsurePool, FenceVm, ForgottenRouter,
+    ForgottenVm, HostSpawned, HostUp, InspectLease, ListDisks, Mock, MockList, PowerReason, PowerState, RebootVm,
+    RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange, SpawnHost, StartVm, StopVm, VmSpec, VmState,
+    outcome,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// All simulated hosts of a process.
 pub(crate) struct Simulator {
     state: Mutex<State>,
     journal: Arc<Journal>,
+    pub(super) areas: Arc<Areas>,
+    /// The keeper is to look now.
+    pub(super) kick: Notify,
     news: Mutex<Option<mpsc::UnboundedSender<News>>>,
 }
 
 impl Simulator {
-    pub fn new(journal: Arc<Journal>) -> Simulator {
-        Simulator { state: Mutex::default(), journal, news: Mutex::default() }
+    pub fn new(journal: Arc<Journal>, areas: Areas) -> Simulator {
+        let areas = Arc::new(areas);
+        Simulator { state: Mutex::default(), journal, areas, kick: Notify::new(), news: Mutex::default() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -146,6 +154,10 @@ impl Hypervisor for Simulator {
         self.state().hosts.iter().filter(|(_, host)| !host.is_alive()).map(|(uuid, _)| uuid.clone()).collect()
     }
 
+    fn dead(&self) -> Vec<String> {
+        self.state().hosts.iter().filter(|(_, host)| host.dead).map(|(uuid, _)| uuid.clone()).collect()
+    }
+
     fn report(&self, host: &str) -> Option<Report> {
         let mut state = self.state();
         let host = state.hosts.get_mut(host).filter(|host| host.is_alive())?;
@@ -175,17 +187,29 @@ impl Hypervisor for Simulator {
     async fn start_vm(&self, work: &Work, order: StartVm) -> Result<Done, Failure> {
         let mute = self.before(work, &["StartVm", "StartCommand"]).await?;
         let spec = order.vm.unwrap_or_default();
-        let mut stopped = None;
-        let done = work.commit(|entries| {
-            let mut state = self.alive(work)?;
-            let (body, lost) = state.start(work.host(), spec, entries)?;
-            stopped = lost;
-            Ok((outcome::Body::Vm(body), state))
-        })?;
-        if let Some(event) = stopped {
-            self.tell(News::Vm(event));
+        let (vm, pool, epoch) = (spec.uuid.clone(), lease_pool(&spec).to_owned(), spec.generation);
+        if let Some(state) = self.alive(work)?.runs(work.host(), &spec)? {
+            return Ok(work.commit(|_| Ok((outcome::Body::Vm(state), ())))?.mute(mute));
         }
-        Ok(done.mute(mute))
+        let wanted = Wanted { vm: &vm, pool: &pool, epoch, take_over: order.take_over };
+        let done = match self.take(work, wanted).await {
+            Ok(taken) => work.commit(|entries| {
+                let mut state = self.alive(work)?;
+                let body = state.start(work.host(), spec, taken.tenure, entries)?;
+                Ok((outcome::Body::Vm(body), state))
+            }),
+            Err(failure) => Err(failure),
+        };
+        match done {
+            Ok(done) => {
+                self.clear_below(&vm, &pool, epoch);
+                Ok(done.mute(mute))
+            }
+            Err(failure) => {
+                self.give_back(work.host(), &vm);
+                Err(failure)
+            }
+        }
     }
 
     async fn stop_vm(&self, work: &Work, order: StopVm) -> Result<Done, Failure> {
@@ -194,8 +218,17 @@ impl Hypervisor for Simulator {
             let mut state = self.alive(work)?;
             let body = state.stop(work.host(), &order, entries)?;
             Ok((outcome::Body::Vm(body), state))
-        });
-        Ok(done?.mute(mute))
+        })?;
+        self.give_back(work.host(), &order.uuid);
+        Ok(done.mute(mute))
+    }
+
+    async fn inspect_lease(&self, work: &Work, order: InspectLease) -> Result<Done, Failure> {
+        self.do_inspect_lease(work, order).await
+    }
+
+    async fn fence_vm(&self, work: &Work, order: FenceVm) -> Result<Done, Failure> {
+        self.do_fence_vm(work, order).await
     }
 
     async fn reboot_vm(&self, work: &Work, order: RebootVm) -> Result<Done, Failure> {
@@ -278,14 +311,24 @@ impl Hypervisor for Simulator {
         Ok(done?.mute(mute))
     }
 
+    async fn inventory(&self, work: &Work) -> Result<Done, Failure> {
+        self.do_inventory(work).await
+    }
+
+    async fn list_disks(&self, work: &Work, order: ListDisks) -> Result<Done, Failure> {
+        self.do_list_disks(work, order).await
+    }
+
     async fn spawn_host(&self, work: &Work, order: SpawnHost) -> Result<Done, Failure> {
         if order.host_uuid.is_empty() {
             return Err(ApiError::param("a host needs a UUID").into());
         }
         work.commit(|entries| {
             let mut state = self.state();
-            let host = state.hosts.entry(order.host_uuid.clone()).or_insert_with(|| {
-                let host = Host::new(order.clone());
+            let State { hosts, mocks, .. } = &mut *state;
+            let host = hosts.entry(order.host_uuid.clone()).or_insert_with(|| {
+                let mut host = Host::new(order.clone());
+                host.apply_states(mocks);
                 entries.push(host.saved());
                 host
             });
@@ -300,7 +343,9 @@ impl Hypervisor for Simulator {
     fn remove_host(&self, work: &Work) -> Result<Done, Failure> {
         work.commit(|entries| {
             let mut state = self.state();
-            if state.hosts.remove(work.host()).is_some() {
+            if let Some(host) = state.hosts.remove(work.host()) {
+                host.vms.values().for_each(|vm| vm.guest.off());
+                self.abandon(work.host(), host.claims);
                 entries.push(Entry::HostForgotten(work.host().to_owned()));
             }
             Ok((nothing(), state))
@@ -314,9 +359,11 @@ impl Hypervisor for Simulator {
             state.mocks.clone_from(&mocks);
             entries.push(Entry::Mocks(MockList { mocks }));
             booted = faults::revive(&mut state);
+            state.apply_states();
             entries.extend(booted.iter().filter_map(|uuid| state.hosts.get(uuid)).map(Host::saved));
             Ok((nothing(), state))
         })?;
+        self.kick.notify_one(); // hosts whose agents are back look at their leases before anything else
         for host in booted {
             self.tell(News::HostUp(host));
         }
@@ -337,71 +384,47 @@ impl Hypervisor for Simulator {
 }
 
 impl State {
-    /// Starts a VM; gives the state of the instance that lost it, when another host had it.
-    fn start(
-        &mut self,
-        host_uuid: &str,
-        spec: contract_agent::VmSpec,
-        entries: &mut Vec<Entry>,
-    ) -> Result<(VmState, Option<VmEvent>), Failure> {
-        let known = self.leases.get(&spec.uuid).map(|lease| (lease.generation, lease.host.clone()));
-        let mut lost = None;
-        if let Some((generation, holder)) = known {
-            if spec.generation < generation {
-                return Err(ApiError::concurrent(format!(
-                    "VM {} was started with generation {generation} since: {} is over",
-                    spec.instance_name, spec.generation
-                ))
-                .into());
-            }
-            if holder != host_uuid {
-                lost = self.lose(&holder, &spec, entries)?;
-            }
-        }
-        let host = self.host(host_uuid)?;
-        if let Some(vm) = host.vms.get(&spec.uuid)
-            && vm.power == PowerState::On
-            && vm.spec == spec
-        {
-            return Ok((vm.state(), lost));
-        }
-        let boots = host.vms.get(&spec.uuid).map_or(0, |vm| vm.boots) + 1;
-        let vm = Vm { power: PowerState::On, boots, spec };
-        let state = vm.state();
-        host.dirty = true;
-        entries.push(vm.saved(host_uuid));
-        let lease = Lease { generation: vm.spec.generation, host: host_uuid.to_owned() };
-        entries.push(lease.saved(&vm.spec.uuid));
-        self.leases.insert(vm.spec.uuid.clone(), lease);
-        if let Ok(host) = self.host(host_uuid) {
-            host.vms.insert(vm.spec.uuid.clone(), vm);
-        }
-        Ok((state, lost))
-    }
-
-    /// A VM's lease goes to another host: the instance that had it stops at once. Never two writers to one disk.
-    fn lose(
-        &mut self,
-        holder: &str,
-        spec: &contract_agent::VmSpec,
-        entries: &mut Vec<Entry>,
-    ) -> Result<Option<VmEvent>, Failure> {
-        let Some(host) = self.hosts.get_mut(holder) else { return Ok(None) };
-        let Some(vm) = host.vms.get(&spec.uuid) else { return Ok(None) };
-        if vm.spec.generation >= spec.generation {
+    /// The VM, when it runs on this host with this very spec. Refuses what is out of date.
+    fn runs(&self, host_uuid: &str, spec: &VmSpec) -> Result<Option<VmState>, Failure> {
+        let known = self.leases.get(&spec.uuid).map_or(0, |lease| lease.generation);
+        if spec.generation < known {
             return Err(ApiError::concurrent(format!(
-                "VM {} runs on another host with the same generation {}",
+                "VM {} was started with generation {known} since: {} is over",
                 spec.instance_name, spec.generation
             ))
             .into());
         }
-        let mut state = vm.state();
-        state.power = PowerState::Off.into();
-        host.vms.remove(&spec.uuid);
+        let host = self.hosts.get(host_uuid).ok_or_else(|| unknown(host_uuid))?;
+        let vm = host.vms.get(&spec.uuid).filter(|vm| vm.power == PowerState::On && vm.spec == *spec);
+        Ok(vm.map(Vm::state))
+    }
+
+    /// Starts a VM that is this host's.
+    fn start(
+        &mut self,
+        host_uuid: &str,
+        spec: VmSpec,
+        tenure: Tenure,
+        entries: &mut Vec<Entry>,
+    ) -> Result<VmState, Failure> {
+        if let Some(running) = self.runs(host_uuid, &spec)? {
+            return Ok(running);
+        }
+        let uuid = spec.uuid.clone();
+        let lease = Lease { generation: spec.generation, host: host_uuid.to_owned() };
+        let host = self.host(host_uuid)?;
+        let before = host.vms.remove(&uuid);
+        if let Some(before) = &before {
+            before.guest.off();
+        }
+        let boots = before.map_or(0, |vm| vm.boots) + 1;
+        let vm = Vm { power: PowerState::On, reason: PowerReason::Unspecified, boots, spec, guest: Guest::new(tenure) };
+        let state = vm.state();
+        entries.extend([vm.saved(host_uuid), lease.saved(&uuid)]);
+        host.vms.insert(uuid.clone(), vm);
         host.dirty = true;
-        let (host_uuid, vm_uuid) = (holder.to_owned(), spec.uuid.clone());
-        entries.push(Entry::VmForgotten(ForgottenVm { host_uuid: host_uuid.clone(), vm_uuid }));
-        Ok(Some(VmEvent { host_uuid, vm: Some(state) }))
+        self.leases.insert(uuid, lease);
+        Ok(state)
     }
 
     fn stop(&mut self, host_uuid: &str, order: &StopVm, entries: &mut Vec<Entry>) -> Result<VmState, Failure> {
@@ -414,8 +437,10 @@ impl State {
         }
         let mut state = VmState { uuid: order.uuid.clone(), generation: order.generation, ..VmState::default() };
         if let Some(vm) = host.vms.remove(&order.uuid) {
+            vm.guest.off();
             host.dirty = true;
             state = vm.state();
+            state.reason = PowerReason::Unspecified.into();
             let (host_uuid, vm_uuid) = (host_uuid.to_owned(), order.uuid.clone());
             entries.push(Entry::VmForgotten(ForgottenVm { host_uuid, vm_uuid }));
         }

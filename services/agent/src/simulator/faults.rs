@@ -34,11 +34,33 @@ pub(super) fn verdict(mocks: &mut [Mock], host: &SpawnHost, names: &[&str]) -> V
     verdict
 }
 
+/// What state the faults of the moment put a host into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct States {
+    pub frozen: bool,
+    pub agent_gone: bool,
+    pub lease_cut: bool,
+}
+
+pub(super) fn states(mocks: &[Mock], host: &SpawnHost) -> States {
+    let mut states = States::default();
+    for mock in mocks.iter().filter(|mock| in_scope(mock, host)) {
+        states.frozen |= mock.frozen;
+        states.agent_gone |= mock.agent_gone;
+        states.lease_cut |= mock.lease_unreachable;
+    }
+    states
+}
+
 fn applies(mock: &Mock, host: &SpawnHost, names: &[&str]) -> bool {
-    let within = |scope: &Option<String>, uuid: &str| scope.as_deref().is_none_or(|wanted| wanted == uuid);
     mock.remaining.is_none_or(|remaining| remaining > 0)
         && names.iter().any(|name| name.eq_ignore_ascii_case(&mock.command))
-        && within(&mock.zone_uuid, &host.zone_uuid)
+        && in_scope(mock, host)
+}
+
+fn in_scope(mock: &Mock, host: &SpawnHost) -> bool {
+    let within = |scope: &Option<String>, uuid: &str| scope.as_deref().is_none_or(|wanted| wanted == uuid);
+    within(&mock.zone_uuid, &host.zone_uuid)
         && within(&mock.pod_uuid, &host.pod_uuid)
         && within(&mock.cluster_uuid, &host.cluster_uuid)
         && within(&mock.host_uuid, &host.host_uuid)
@@ -69,6 +91,7 @@ pub(super) fn boot(host: &mut Host) {
     host.killed_by = 0;
     host.silent = false;
     host.boot_id = uuid::Uuid::new_v4().to_string();
+    host.vms.values().for_each(|vm| vm.guest.off());
     host.vms.clear();
     host.routers.clear();
     host.dirty = true;

@@ -5,7 +5,7 @@ use super::faults;
 use super::state::Vm;
 use crate::hypervisor::News;
 use contract_agent::state_entry::Body as Entry;
-use contract_agent::{DiskState, ForgottenVm, PowerState, RouterSpec, VmEvent, VmSpec, VmState};
+use contract_agent::{DiskState, ForgottenVm, PowerReason, PowerState, RouterSpec, VmEvent, VmSpec, VmState};
 use std::sync::Arc;
 
 /// A VM as it is on a host.
@@ -17,6 +17,8 @@ pub struct VmView {
     pub spec: VmSpec,
     /// Its power state.
     pub power: PowerState,
+    /// Why it isn't on.
+    pub reason: PowerReason,
     /// How often it was started and rebooted on this host.
     pub boots: u64,
 }
@@ -36,7 +38,7 @@ pub struct RouterView {
 
 /// The simulated hosts of an agent in this process. Cheap to clone.
 #[derive(Clone)]
-pub struct SimulatorHandle(Arc<Simulator>);
+pub struct SimulatorHandle(pub(super) Arc<Simulator>);
 
 impl SimulatorHandle {
     pub(crate) fn new(simulator: Arc<Simulator>) -> SimulatorHandle {
@@ -55,6 +57,7 @@ impl SimulatorHandle {
             host: host.clone(),
             spec: vm.spec.clone(),
             power: vm.power,
+            reason: vm.reason,
             boots: vm.boots,
         };
         state.hosts.iter().flat_map(|(uuid, host)| host.vms.values().map(move |vm| view(uuid, vm))).collect()
@@ -115,6 +118,7 @@ impl SimulatorHandle {
             true
         });
         if booted {
+            self.0.kick.notify_one(); // what it had claimed is given back
             self.0.tell(News::HostUp(host.to_owned()));
         }
         booted
@@ -138,9 +142,10 @@ impl SimulatorHandle {
         let event = self.0.by_hand(|state, entries| {
             let (uuid, host) = state.hosts.iter_mut().find(|(_, host)| host.vms.contains_key(vm))?;
             let gone = host.vms.remove(vm)?;
+            gone.guest.off();
             host.dirty = true;
             entries.push(Entry::VmForgotten(ForgottenVm { host_uuid: uuid.clone(), vm_uuid: vm.to_owned() }));
-            let state = VmState { power: PowerState::Off.into(), ..gone.state() };
+            let state = VmState { power: PowerState::Off.into(), reason: PowerReason::Guest.into(), ..gone.state() };
             Some(VmEvent { host_uuid: uuid.clone(), vm: Some(state) })
         });
         let Some(event) = event else { return false };

@@ -1,13 +1,17 @@
 //! What exists in the simulated data centre.
 
+use super::faults;
+use super::guest::Guest;
 use super::router::Router;
+use crate::lease::Tenure;
 use aws_lc_rs::digest::{Context, SHA256};
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    ApplyRouter, DiskState, EnsurePool, HostFacts, HostUp, Mock, MockList, PowerState, Report, RouterApplied,
-    RouterChange, SavedDisk, SavedHost, SavedLease, SavedVm, SpawnHost, VmSpec, VmState,
+    ApplyRouter, DiskState, EnsurePool, HostFacts, HostUp, Mock, MockList, PowerReason, PowerState, Report,
+    RouterApplied, RouterChange, SavedDisk, SavedHost, SavedLease, SavedVm, SpawnHost, VmSpec, VmState,
 };
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// What a pool holds when its URL doesn't say: `?capacity=BYTES`.
 const POOL_CAPACITY: u64 = 1 << 40;
@@ -29,6 +33,18 @@ pub(super) struct Host {
     pub killed_by: i64,
     /// It lives but says nothing: what it runs goes on.
     pub silent: bool,
+    /// It stands still, its guests too.
+    pub frozen: bool,
+    /// Nobody cares for it, its guests go on.
+    pub agent_gone: bool,
+    /// It can't read its leases.
+    pub lease_cut: bool,
+    /// Its agent is back, and hasn't looked yet which VMs it has lost.
+    pub returning: bool,
+    /// What it has claimed on pools and not given back.
+    pub claims: HashMap<String, Claim>,
+    /// Rounds of looks at its leases.
+    pub beats: u64,
     pub vms: BTreeMap<String, Vm>,
     pub routers: BTreeMap<String, Router>,
     /// Digest of the last report that was taken.
@@ -41,7 +57,19 @@ pub(super) struct Host {
 pub(super) struct Vm {
     pub spec: VmSpec,
     pub power: PowerState,
+    /// Why it isn't on.
+    pub reason: PowerReason,
     pub boots: u64,
+    pub guest: Arc<Guest>,
+}
+
+/// A host's claim to a VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub pool: String,
+    pub epoch: i64,
+    /// Orders that are at it.
+    pub taking: usize,
 }
 
 #[derive(Default)]
@@ -50,7 +78,8 @@ pub(super) struct Pool {
     pub disks: BTreeMap<String, DiskState>,
 }
 
-/// Whose a VM is.
+/// The highest generation that this agent was asked for of a VM, and by which host: what is lower is refused even when the
+/// pool doesn't know of it.
 pub(super) struct Lease {
     pub generation: i64,
     pub host: String,
@@ -64,6 +93,12 @@ impl Host {
             dead: false,
             killed_by: 0,
             silent: false,
+            frozen: false,
+            agent_gone: false,
+            lease_cut: false,
+            returning: false,
+            claims: HashMap::new(),
+            beats: 0,
             vms: BTreeMap::new(),
             routers: BTreeMap::new(),
             reported: Vec::new(),
@@ -73,7 +108,23 @@ impl Host {
 
     /// Whether it answers.
     pub fn is_alive(&self) -> bool {
-        !self.dead && !self.silent
+        self.has_agent() && !self.silent && !self.returning
+    }
+
+    /// Whether somebody cares for it.
+    pub fn has_agent(&self) -> bool {
+        !self.dead && !self.frozen && !self.agent_gone
+    }
+
+    /// Takes the faults over that are states of hosts.
+    pub fn apply_states(&mut self, mocks: &[Mock]) {
+        let states = faults::states(mocks, &self.spec);
+        let was_gone = self.frozen || self.agent_gone;
+        if states.frozen != self.frozen {
+            self.vms.values().for_each(|vm| vm.guest.freeze(states.frozen));
+        }
+        (self.frozen, self.agent_gone, self.lease_cut) = (states.frozen, states.agent_gone, states.lease_cut);
+        self.returning |= was_gone && !self.frozen && !self.agent_gone;
     }
 
     pub fn saved(&self) -> Entry {
@@ -150,6 +201,7 @@ impl Host {
 
     /// Loses all that runs.
     pub fn lose_everything(&mut self) -> Vec<Entry> {
+        self.vms.values().for_each(|vm| vm.guest.off());
         self.vms.clear();
         self.routers.clear();
         self.dirty = true;
@@ -159,6 +211,11 @@ impl Host {
 }
 
 impl Vm {
+    /// The pool on which its lease is: that of its root disk.
+    pub fn lease_pool(&self) -> String {
+        lease_pool(&self.spec).to_owned()
+    }
+
     pub fn state(&self) -> VmState {
         VmState {
             uuid: self.spec.uuid.clone(),
@@ -166,6 +223,8 @@ impl Vm {
             power: self.power.into(),
             generation: self.spec.generation,
             vnc: None,
+            reason: self.reason.into(),
+            lost_to: 0,
         }
     }
 
@@ -209,7 +268,13 @@ impl State {
                 if let Some(host) = self.hosts.get_mut(&saved.host_uuid) {
                     let power = saved.power();
                     let spec = saved.spec.unwrap_or_default();
-                    host.vms.insert(spec.uuid.clone(), Vm { spec, power, boots: saved.boots });
+                    // Nothing is permitted before the first look.
+                    let guest = Guest::new(Tenure::unknown(spec.generation));
+                    let reason = match power {
+                        PowerState::Paused => PowerReason::LeaseUnreadable,
+                        _ => PowerReason::Unspecified,
+                    };
+                    host.vms.insert(spec.uuid.clone(), Vm { spec, power, reason, boots: saved.boots, guest });
                 }
             }
             Entry::VmForgotten(gone) => {
@@ -251,6 +316,12 @@ impl State {
         }
     }
 
+    /// Takes the faults over that are states of hosts.
+    pub fn apply_states(&mut self) {
+        let State { hosts, mocks, .. } = self;
+        hosts.values_mut().for_each(|host| host.apply_states(mocks));
+    }
+
     fn load_host(&mut self, saved: SavedHost) {
         let spec = saved.spec.unwrap_or_default();
         let host = self.hosts.entry(spec.host_uuid.clone()).or_insert_with(|| Host::new(spec.clone()));
@@ -290,6 +361,12 @@ impl State {
         }
         entries
     }
+}
+
+/// The pool on which a VM's lease is: that of its root disk; empty when it has no disks.
+pub(super) fn lease_pool(spec: &VmSpec) -> &str {
+    let root = spec.disks.iter().find(|disk| disk.root).or(spec.disks.first());
+    root.map_or("", |disk| disk.pool_uuid.as_str())
 }
 
 pub(super) fn disk_saved(disk: &DiskState, pool: &str) -> Entry {

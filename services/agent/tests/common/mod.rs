@@ -191,7 +191,9 @@ impl Running {
         self.stop.cancel();
         drop(self.simulator);
         let result = self.task.await.unwrap();
-        self.runtime.shutdown_background();
+        // A look at leases that is under way still has the state folder.
+        let runtime = self.runtime;
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(10 * SECOND)).await.unwrap();
         result
     }
 
@@ -205,7 +207,7 @@ impl Running {
 }
 
 pub fn options(dir: &Path, dial: Dial) -> Options {
-    Options { durable: false, ..Options::new("test", dir, dial) }
+    Options { durable: false, lease: Duration::from_millis(500), ..Options::new("test", dir, dial) }
 }
 
 pub fn patient() -> HubOptions {
@@ -226,7 +228,16 @@ pub fn start(uuid: &str, generation: i64) -> Command {
         generation,
         ..VmSpec::default()
     };
-    Command { body: Some(command::Body::StartVm(StartVm { vm: Some(vm) })) }
+    Command { body: Some(command::Body::StartVm(StartVm { vm: Some(vm), take_over: false })) }
+}
+
+/// Starts a VM that another host may hold.
+pub fn take_over(uuid: &str, generation: i64) -> Command {
+    let mut command = start(uuid, generation);
+    if let Some(command::Body::StartVm(order)) = &mut command.body {
+        order.take_over = true;
+    }
+    command
 }
 
 pub fn stop(uuid: &str, generation: i64) -> Command {

@@ -1,0 +1,324 @@
+//! The lease area of a pool that is a folder, shared by all who have it mounted.
+//!
+//! `leases/VM/EPOCH` is a claim, made by a hard link: it comes into being whole, and only once. `leases/VM/EPOCH.free`
+//! gives it back. `hosts/HOST` is a heartbeat, replaced by a rename. `lease_millis` is made by a hard link too. There are no
+//! locks: a stopped process must not hold anybody up.
+
+use super::machine::{Claimed, Glance, Rules, Sight};
+use contract_agent::{Claim, Heartbeat};
+use prost::Message;
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+const LEASES: &str = "leases";
+const HOSTS: &str = "hosts";
+/// What is being written, before it gets its name.
+const ASIDE: &str = "aside";
+const LEASE_MILLIS: &str = "lease_millis";
+const FREE: &str = "free";
+/// Where leases of VMs without disks on a pool are kept: they are shared as well.
+const NO_POOL: &str = "no-pool";
+
+static ASIDES: AtomicU64 = AtomicU64::new(0);
+
+/// The lease areas of all pools below one folder.
+pub(crate) struct Areas {
+    dir: PathBuf,
+    /// The lease time of pools that have none yet.
+    lease: Duration,
+    open: Mutex<HashMap<String, Arc<Area>>>,
+}
+
+impl Areas {
+    pub fn new(dir: PathBuf, lease: Duration) -> Areas {
+        Areas { dir, lease, open: Mutex::default() }
+    }
+
+    /// The area of a pool; it is made when it isn't there. A wanted lease time counts only then.
+    pub fn of(&self, pool: &str, wanted: Option<Duration>) -> io::Result<Arc<Area>> {
+        let name = if pool.is_empty() { NO_POOL } else { pool };
+        if let Some(area) = self.open().get(name) {
+            return Ok(area.clone());
+        }
+        let area = Arc::new(Area::open(&self.dir.join(file_name(name)?), wanted.unwrap_or(self.lease))?);
+        Ok(self.open().entry(name.to_owned()).or_insert(area).clone())
+    }
+
+    /// The shortest lease time of those in use.
+    pub fn shortest(&self) -> Duration {
+        self.open().values().map(|area| area.rules.lease()).min().unwrap_or(self.lease)
+    }
+
+    /// The pools that have areas, by the folder's names.
+    pub fn pools(&self) -> io::Result<Vec<String>> {
+        let names = names(&self.dir)?;
+        Ok(names.into_iter().map(|name| if name == NO_POOL { String::new() } else { name }).collect())
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Area>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One pool's.
+pub(crate) struct Area {
+    dir: PathBuf,
+    rules: Rules,
+}
+
+impl Area {
+    fn open(dir: &Path, lease: Duration) -> io::Result<Area> {
+        for folder in [LEASES, HOSTS, ASIDE] {
+            fs::create_dir_all(dir.join(folder))?;
+        }
+        let path = dir.join(LEASE_MILLIS);
+        if !path.exists() {
+            let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1);
+            // Whoever was first counts.
+            let _ = create(dir, &path, millis.to_string().as_bytes())?;
+        }
+        let text = fs::read_to_string(&path)?;
+        let millis = text.trim().parse().map_err(|_| damaged(&path))?;
+        Ok(Area { dir: dir.to_owned(), rules: Rules::of(Duration::from_millis(millis)) })
+    }
+
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn vm(&self, vm: &str) -> io::Result<PathBuf> {
+        Ok(self.dir.join(LEASES).join(file_name(vm)?))
+    }
+
+    /// The highest claim of a VM: one read of a small folder, for there are many VMs.
+    pub fn glance(&self, vm: &str) -> io::Result<Glance> {
+        let names = names(&self.vm(vm)?)?;
+        let epoch = names.iter().filter_map(|name| name.parse().ok()).max().unwrap_or(0);
+        Ok(Glance { epoch, free: names.contains(&free_name(epoch)) })
+    }
+
+    /// All claims of a VM.
+    pub fn read(&self, vm: &str) -> io::Result<Sight> {
+        let folder = self.vm(vm)?;
+        // One that is cleared away while this reads was below a claim that had won: it doesn't count.
+        let mut claims = Vec::new();
+        let names = names(&folder)?;
+        for epoch in names.iter().filter_map(|name| name.parse::<i64>().ok()) {
+            let Some(claim) = load::<Claim>(&folder.join(epoch.to_string()))? else { continue };
+            let free = names.iter().any(|name| *name == free_name(epoch));
+            claims.push(Claimed { epoch, host: claim.host_uuid, free });
+        }
+        Ok(Sight::new(claims))
+    }
+
+    /// Makes a claim. Whether it is this host's now: another one may have had the epoch first.
+    pub fn claim(&self, vm: &str, epoch: i64, host: &str) -> io::Result<bool> {
+        let folder = self.vm(vm)?;
+        fs::create_dir_all(&folder)?;
+        let claim = Claim { vm_uuid: vm.to_owned(), epoch, host_uuid: host.to_owned() };
+        let path = folder.join(epoch.to_string());
+        if create(&self.dir, &path, &sealed(&claim))? {
+            return Ok(true);
+        }
+        let own = load::<Claim>(&path)?.is_some_and(|known| known.host_uuid == host);
+        if own {
+            remove(&folder.join(free_name(epoch)))?; // given back once, and wanted again
+        }
+        Ok(own)
+    }
+
+    /// Gives a claim back, when it is this host's: it has stopped the VM for good, or never started it.
+    pub fn free(&self, vm: &str, epoch: i64, host: &str) -> io::Result<()> {
+        let folder = self.vm(vm)?;
+        if load::<Claim>(&folder.join(epoch.to_string()))?.is_some_and(|claim| claim.host_uuid == host) {
+            fs::write(folder.join(free_name(epoch)), b"")?;
+        }
+        Ok(())
+    }
+
+    /// Clears claims away that lost against one that has won.
+    pub fn clear_below(&self, vm: &str, epoch: i64) -> io::Result<()> {
+        let folder = self.vm(vm)?;
+        for name in names(&folder)? {
+            let number = name.strip_suffix(&format!(".{FREE}")).unwrap_or(&name).parse::<i64>();
+            if number.is_ok_and(|number| number < epoch) {
+                remove(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The VMs that were ever claimed here.
+    pub fn vms(&self) -> io::Result<Vec<String>> {
+        names(&self.dir.join(LEASES))
+    }
+
+    /// Says that a host lives.
+    pub fn beat(&self, heartbeat: &Heartbeat) -> io::Result<()> {
+        let path = self.dir.join(HOSTS).join(file_name(&heartbeat.host_uuid)?);
+        let aside = self.dir.join(ASIDE).join(aside_name());
+        fs::write(&aside, sealed(heartbeat))?;
+        fs::rename(aside, path)
+    }
+
+    /// A host's last sign of life.
+    pub fn heartbeat(&self, host: &str) -> io::Result<Option<Heartbeat>> {
+        load(&self.dir.join(HOSTS).join(file_name(host)?))
+    }
+}
+
+fn free_name(epoch: i64) -> String {
+    format!("{epoch}.{FREE}")
+}
+
+/// Refuses what would lead out of the folder.
+pub(super) fn file_name(name: &str) -> io::Result<&str> {
+    let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+    plain.then_some(name).ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, format!("{name:?} is no name")))
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn aside_name() -> String {
+    format!("{}-{}-{}", std::process::id(), rand::random::<u32>(), ASIDES.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Makes a file with this content, unless it is there. Whether it was made.
+fn create(area: &Path, path: &Path, content: &[u8]) -> io::Result<bool> {
+    let aside = area.join(ASIDE).join(aside_name());
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&aside)?;
+    file.write_all(content)?;
+    let made = match fs::hard_link(&aside, path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e),
+    };
+    remove(&aside)?;
+    made
+}
+
+/// With a checksum, so that what a power cut leaves isn't believed.
+fn sealed(message: &impl Message) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    let mut sealed = seal(&bytes).to_vec();
+    sealed.extend_from_slice(&bytes);
+    sealed
+}
+
+fn seal(bytes: &[u8]) -> [u8; 8] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&digest.as_ref()[..8]);
+    sum
+}
+
+fn load<M: Message + Default>(path: &Path) -> io::Result<Option<M>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let (sum, message) = bytes.split_at_checked(8).ok_or_else(|| damaged(path))?;
+    if seal(message)[..] != *sum {
+        return Err(damaged(path));
+    }
+    M::decode(message).map(Some).map_err(|_| damaged(path))
+}
+
+fn damaged(path: &Path) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, format!("{} is damaged", path.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)] // a test that panics has failed
+mod tests {
+    use super::*;
+
+    fn area(dir: &Path, lease: u64) -> Arc<Area> {
+        Areas::new(dir.to_owned(), Duration::from_millis(lease)).of("p", None).unwrap()
+    }
+
+    #[test]
+    fn claims_are_made_once() {
+        let dir = testkit::temp_dir();
+        let pool = area(dir.path(), 500);
+        assert!(pool.claim("vm", 3, "a").unwrap() && pool.claim("vm", 3, "a").unwrap());
+        assert!(!pool.claim("vm", 3, "b").unwrap());
+        assert!(pool.claim("vm", 11, "b").unwrap());
+        assert_eq!(pool.glance("vm").unwrap(), Glance { epoch: 11, free: false });
+        pool.free("vm", 3, "a").unwrap();
+        pool.free("vm", 7, "a").unwrap();
+        pool.free("vm", 11, "a").unwrap();
+        let claim = |epoch, host: &str, free| Claimed { epoch, host: host.into(), free };
+        assert_eq!(pool.read("vm").unwrap(), Sight::new(vec![claim(11, "b", false), claim(3, "a", true)]));
+        // Wanted again by the one that gave it back.
+        assert!(pool.claim("vm", 3, "a").unwrap());
+        assert_eq!(pool.read("vm").unwrap(), Sight::new(vec![claim(3, "a", false), claim(11, "b", false)]));
+        pool.clear_below("vm", 11).unwrap();
+        assert_eq!(pool.read("vm").unwrap(), Sight::new(vec![claim(11, "b", false)]));
+        assert_eq!(pool.read("other").unwrap(), Sight::default());
+        assert_eq!(pool.vms().unwrap(), ["vm"]);
+        assert!(pool.claim("../vm", 1, "a").is_err());
+        assert!(names(&dir.path().join("p").join(ASIDE)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn of_many_that_claim_an_epoch_one_gets_it() {
+        let dir = testkit::temp_dir();
+        let pool = area(dir.path(), 500);
+        let winners: usize = std::thread::scope(|scope| {
+            let claims: Vec<_> = (0..16)
+                .map(|n| {
+                    let pool = &pool;
+                    scope.spawn(move || usize::from(pool.claim("vm", 1, &format!("h{n}")).unwrap()))
+                })
+                .collect();
+            claims.into_iter().map(|claim| claim.join().unwrap()).sum()
+        });
+        assert_eq!(winners, 1);
+    }
+
+    #[test]
+    fn the_first_lease_time_counts() {
+        let dir = testkit::temp_dir();
+        assert_eq!(area(dir.path(), 500).rules().lease(), Duration::from_millis(500));
+        assert_eq!(area(dir.path(), 900).rules().lease(), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn damage_is_not_believed() {
+        let dir = testkit::temp_dir();
+        let pool = area(dir.path(), 500);
+        let beat = Heartbeat { host_uuid: "h".into(), boot_id: "b".into(), counter: 7 };
+        pool.beat(&beat).unwrap();
+        assert_eq!(pool.heartbeat("h").unwrap(), Some(beat));
+        assert_eq!(pool.heartbeat("x").unwrap(), None);
+        let path = dir.path().join("p/hosts/h");
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(pool.heartbeat("h").is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! Whose a VM is: never two writers to one disk. The protocol is told in `proto/arcus/agent/v1/lease.proto`.
+//!
+//! [`machine`] is the protocol as pure state machines, which the model test explores; [`area`] is where it is kept on a
+//! pool; [`clock`] is what it is timed by.
+
+mod area;
+mod clock;
+mod machine;
+#[cfg(test)]
+mod model;
+mod writes;
+
+pub(crate) use area::{Area, Areas};
+pub(crate) use clock::now;
+pub(crate) use machine::{Claimed, Glance, Missing, Rules, Sight, Standing, Step, Taker, Tenure};
+pub(crate) use writes::Written;
+pub use writes::{Overlap, overlaps};

@@ -1,0 +1,106 @@
+//! What runs in a simulated VM: something that writes to its disk, as long as it may.
+
+use super::driver::Simulator;
+use crate::lease::{Area, Glance, Missing, Rules, Standing, Tenure, Written, now};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// A guest, and its permit to write. The permit ends by itself, whether or not anybody looks.
+pub(super) struct Guest(Mutex<Inner>);
+
+struct Inner {
+    tenure: Tenure,
+    /// It heeds no lease: somebody started it behind the control plane's back.
+    stray: bool,
+    on: bool,
+    /// Its host stands still.
+    frozen: bool,
+    writes: u64,
+}
+
+impl Guest {
+    pub fn new(tenure: Tenure) -> Arc<Guest> {
+        Arc::new(Guest(Mutex::new(Inner { tenure, stray: false, on: true, frozen: false, writes: 0 })))
+    }
+
+    /// One that heeds no lease.
+    pub fn stray(epoch: i64) -> Arc<Guest> {
+        let guest = Guest::new(Tenure::unknown(epoch));
+        guest.inner().stray = true;
+        guest
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn standing(&self, now: Duration) -> Standing {
+        let inner = self.inner();
+        if inner.stray { Standing::Permitted } else { inner.tenure.standing(now) }
+    }
+
+    pub fn looked(&self, rules: Rules, began: Duration, seen: Glance) -> Missing {
+        let mut inner = self.inner();
+        if inner.stray { Missing::Nothing } else { inner.tenure.looked(rules, began, seen) }
+    }
+
+    pub fn claimed_again(&self, rules: Rules, now: Duration) {
+        self.inner().tenure.claimed_again(rules, now);
+    }
+
+    /// Ends it. A write that is under way is done when this returns, and no other one comes.
+    pub fn off(&self) {
+        self.inner().on = false;
+    }
+
+    pub fn freeze(&self, frozen: bool) {
+        self.inner().frozen = frozen;
+    }
+
+    /// Writes once, if it may. None when it may not.
+    fn write(&self, area: &Area, vm: &str, host: &str) -> io::Result<Option<Written>> {
+        let mut inner = self.inner();
+        if !inner.on || inner.frozen || inner.tenure.standing(now()) != Standing::Permitted {
+            return Ok(None);
+        }
+        let written = area.write(vm, inner.tenure.epoch(), host, inner.writes + 1)?;
+        if written == Written::Yes {
+            inner.writes += 1;
+        }
+        Ok(Some(written))
+    }
+}
+
+impl Simulator {
+    /// Has all guests write, again and again.
+    pub async fn write_on(self: Arc<Self>, every: Duration) {
+        let mut tick = tokio::time::interval(every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let simulator = self.clone();
+            // An error means that the process ends.
+            let _ = tokio::task::spawn_blocking(move || simulator.write_once()).await;
+        }
+    }
+
+    fn write_once(&self) {
+        let mut guests = Vec::new();
+        for (host, on) in &self.state().hosts {
+            let vms = on.vms.iter();
+            guests.extend(vms.map(|(uuid, vm)| (host.clone(), uuid.clone(), vm.lease_pool(), vm.guest.clone())));
+        }
+        for (host, vm, pool, guest) in guests {
+            let written = self.areas.of(&pool, None).and_then(|area| guest.write(&area, &vm, &host));
+            match written {
+                Ok(Some(Written::Refused)) => {
+                    tracing::warn!(host, vm, "the pool refused a guest's write: another epoch counts");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(host, vm, %error, "a guest can't write"),
+            }
+        }
+    }
+}
