@@ -5,10 +5,10 @@ use contract::ApiError;
 use contract::api::Caller;
 use http::uri::PathAndQuery;
 use prost::Message as _;
+use rpc::{PeerChannel, Repeatable};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::auth::Principal;
 
@@ -84,32 +84,58 @@ pub fn caller(principal: &Principal, behalf: OnBehalf, command: &str) -> Vec<u8>
     bytes
 }
 
-/// Calls an RPC.
+/// Calls an RPC. One that is `repeatable` goes to another replica when the first one's answer is lost.
 ///
 /// # Errors
-/// What the service says, or 534 when it can't be reached.
+/// What the service says. 503 when the request may be repeated as it is: nothing has been done, or a repeat does no harm.
 pub async fn unary(
-    channel: Channel,
+    channel: PeerChannel,
     path: PathAndQuery,
     caller: &[u8],
     request_id: &str,
     message: Bytes,
+    repeatable: bool,
 ) -> Result<Bytes, ApiError> {
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST);
-    grpc.ready().await.map_err(|e| ApiError::unavailable(format!("{path}: {e}")))?;
+    grpc.ready().await.map_err(|e| ApiError::overloaded(format!("{path}: {e}")))?;
     let mut request = Request::new(message);
     request.metadata_mut().insert_bin(rpc::CALLER, MetadataValue::from_bytes(caller));
+    if repeatable {
+        request.extensions_mut().insert(Repeatable);
+    }
     telemetry::propagate::inject(request.metadata_mut());
     if let Ok(id) = request_id.parse() {
         request.metadata_mut().insert(telemetry::REQUEST_ID, id);
     }
-    Ok(grpc.unary(request, path, RawCodec).await?.into_inner())
+    let answered = grpc.unary(request, path, RawCodec).await;
+    answered.map(tonic::Response::into_inner).map_err(|status| failure(status, repeatable))
+}
+
+/// What a failed call means to the client.
+fn failure(status: Status, repeatable: bool) -> ApiError {
+    // The channel says Unavailable of itself only when no replica has begun the call.
+    let not_begun = status.code() == Code::Unavailable && ApiError::carried_by(&status).is_none();
+    let error = ApiError::from(status);
+    if error.code == 534 && (not_begun || repeatable) { ApiError::overloaded(error.full_text()) } else { error }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use contract_identity::Credentials;
+
+    #[test]
+    fn what_may_be_repeated_is_said_to_be() {
+        let code = |status: Status, repeatable| failure(status, repeatable).code;
+        let carried = || Status::from(ApiError::unavailable("the host is away"));
+        assert_eq!((code(carried(), false), code(carried(), true)), (534, 503));
+        assert_eq!(code(Status::unavailable("no replica"), false), 503);
+        assert_eq!(code(Status::resource_exhausted("full"), false), 503);
+        assert_eq!(code(ApiError::overloaded("jobs").into(), false), 503);
+        // Whether it was done isn't known.
+        assert_eq!(code(Status::unknown("broken"), false), 534);
+        assert_eq!(code(ApiError::failed("no").into(), true), 530);
+    }
 
     #[test]
     fn a_caller_is_the_principal_and_the_request() {

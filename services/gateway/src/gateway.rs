@@ -11,10 +11,14 @@ use contract_identity::ListApisRequest;
 use node::Node;
 use prost::Message as _;
 use rpc::Peers;
+use store::Db;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authority, Decision, Principal, Sessions, Throttle};
 use crate::call::{self, OnBehalf};
 use crate::catalogue::{Catalogue, Docs, Entry};
+use crate::gates::{Gates, Queues};
+use crate::store::answers;
 use crate::wire::{put_bytes_field, put_varint_field};
 
 /// The owner of the commands that the gateway answers itself.
@@ -32,6 +36,11 @@ pub struct Gateway {
     pub settings: Settings,
     /// The built-in system account.
     pub system: Arc<Principal>,
+    /// Who is at work, and who waits.
+    pub gates: Arc<Gates>,
+    /// Fires when this replica is to end soon, and clients are to go elsewhere.
+    pub draining: CancellationToken,
+    db: Db,
     peers: Peers,
     throttle: Throttle,
     docs: OnceLock<Docs>,
@@ -55,17 +64,21 @@ impl From<ApiError> for Kept {
 }
 
 impl Gateway {
-    /// Assembles a replica. Sessions end after `idle` without a request.
+    /// Assembles a replica. Sessions end after `idle` without a request; requests wait in these queues.
     ///
     /// # Errors
     /// When the embedded contract can't be served.
-    pub fn new(node: &Node, idle: Duration) -> Result<Gateway, ApiError> {
+    pub fn new(node: &Node, idle: Duration, queues: &Queues) -> Result<Gateway, ApiError> {
         let catalogue = Arc::new(Catalogue::embedded()?);
+        let gates = Arc::new(Gates::new(&catalogue, queues));
         Ok(Gateway {
-            authority: Authority::new(node.peers.identity(), catalogue.clone()),
-            sessions: Sessions::new(node.db.clone(), node.coord.clone(), idle),
+            authority: Authority::new(node.peers.identity(), catalogue.clone(), gates.clone()),
+            sessions: Sessions::new(node.db.clone(), node.coord.clone(), idle, gates.clone()),
+            gates,
+            draining: CancellationToken::new(),
             settings: node.settings.clone(),
             system: Arc::new(Principal::system()),
+            db: node.db.clone(),
             peers: node.peers.clone(),
             throttle: Throttle::default(),
             docs: OnceLock::new(),
@@ -110,8 +123,30 @@ impl Gateway {
             return self.answer_itself(principal, entry, &message).await;
         }
         let request_id = behalf.request_id.clone();
+        let key = behalf.idempotency_key.clone().map(|key| (key, behalf.request_hash.clone()));
+        let repeatable = key.is_some() || entry.only_reads();
         let caller = call::caller(principal, behalf, &entry.info.name);
-        call::unary(self.channel(entry)?, entry.path.clone(), &caller, &request_id, message).await
+        let called = async {
+            call::unary(self.channel(entry)?, entry.path.clone(), &caller, &request_id, message, repeatable).await
+        };
+        match (called.await, key) {
+            (Err(error), Some((key, hash))) => self.answered(principal, &key, &hash).await.ok_or(error),
+            (called, _) => called,
+        }
+    }
+
+    /// What the same request was answered before. A repeat may be refused for what the first one did (the volume is
+    /// attached, the machine is gone): then the first answer is the right one.
+    async fn answered(&self, principal: &Principal, key: &str, request_hash: &[u8]) -> Option<Bytes> {
+        let account = principal.credentials().account_id;
+        match answers::find(&self.db, account, key, request_hash).await {
+            Ok(answer) => answer.map(Bytes::from),
+            Err(error) => {
+                // The request's own error is told.
+                tracing::debug!(%error, "the answers to keyed requests can't be read");
+                None
+            }
+        }
     }
 
     /// Calls the RPC that says what a command would do.
@@ -130,10 +165,10 @@ impl Gateway {
         let behalf = OnBehalf { idempotency_key: None, request_hash: Vec::new(), ..behalf };
         let request_id = behalf.request_id.clone();
         let caller = call::caller(principal, behalf, &entry.info.name);
-        call::unary(self.channel(entry)?, plan.path.clone(), &caller, &request_id, message).await
+        call::unary(self.channel(entry)?, plan.path.clone(), &caller, &request_id, message, true).await
     }
 
-    fn channel(&self, entry: &Entry) -> Result<tonic::transport::Channel, ApiError> {
+    fn channel(&self, entry: &Entry) -> Result<rpc::PeerChannel, ApiError> {
         let owner = &entry.info.owner;
         self.peers.find(owner).ok_or_else(|| ApiError::unavailable(format!("there is no service {owner}")))
     }

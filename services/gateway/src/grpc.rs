@@ -5,9 +5,11 @@
 //! message, joined by line feeds. Roles, source addresses and visibility are those of the query API. Only RPCs that are
 //! commands are routed; nothing lists the others.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
@@ -19,22 +21,26 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use contract::ApiError;
+use futures::Stream;
 use node::Node;
 use store::now_micros;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::server::{Grpc, UnaryService};
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::{ServerTlsConfig, TcpIncoming};
+use tonic::transport::server::{Connected, ServerTlsConfig, TcpConnectInfo};
 use tonic::{Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 use tracing::Instrument as _;
 
 use crate::auth::Principal;
 use crate::call::{OnBehalf, RawCodec};
 use crate::catalogue::Entry;
+use crate::gates::Refusals;
 use crate::gateway::{Gateway, Kept};
-use crate::http::Limits;
+use crate::http::{Limits, Place, Room, retry_after};
 use crate::{idempotency, render};
 
 /// Who calls.
@@ -80,6 +86,7 @@ pub async fn serve(
     let failed = |e: &dyn std::fmt::Display| ApiError::internal(format!("can't listen on {listener:?}: {e}"));
     let tcp = TcpListener::bind(listener.address).await.map_err(|e| failed(&e))?;
     let address = tcp.local_addr().map_err(|e| failed(&e))?;
+    let room = Room::new(limits.connections, limits.address_connections, &limits.trusted_proxies);
     let shared = Shared { gateway, most: limits.body, patience: limits.answer };
     let router = Router::new().fallback(handle).with_state(Arc::new(shared));
     let mut server =
@@ -87,7 +94,7 @@ pub async fn serve(
     if let Some(tls) = listener.tls.clone() {
         server = server.tls_config(tls).map_err(|e| failed(&e))?;
     }
-    let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
+    let incoming = guests(tcp, room);
     let stop = node.stop.clone();
     let serving = server
         .add_routes(Routes::from(router))
@@ -99,6 +106,65 @@ pub async fn serve(
     });
     tracing::info!(%address, "gRPC port listening");
     Ok(address)
+}
+
+/// The connections of a port, as long as there is room.
+fn guests(tcp: TcpListener, room: Arc<Room>) -> impl Stream<Item = io::Result<Guest>> {
+    let refused = Refusals::default();
+    futures::stream::unfold((tcp, room, refused), |(tcp, room, refused)| async move {
+        loop {
+            match tcp.accept().await {
+                Ok((stream, peer)) => {
+                    let Some(place) = room.take(peer.ip()) else {
+                        refused.note("grpc-connections", "full");
+                        continue;
+                    };
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "no TCP_NODELAY");
+                    }
+                    return Some((Ok(Guest { stream, _place: place }), (tcp, room, refused)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "can't accept gRPC connections");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    })
+}
+
+/// A connection that has its place.
+struct Guest {
+    stream: TcpStream,
+    _place: Place,
+}
+
+impl Connected for Guest {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Guest {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Guest {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 struct Shared {
@@ -157,7 +223,7 @@ async fn answer(
     tracing::Span::current().record("command", entry.info.name.as_ref());
     let remote = request.remote_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |a| a.ip().to_canonical());
     let (metadata, _, message) = request.into_parts();
-    let principal = identify(gateway, path, &metadata, &message).await?;
+    let principal = identify(gateway, path, &metadata, &message, remote).await?;
     match perform(gateway, &principal, entry, &metadata, message, remote, request_id).await {
         Ok(bytes) => Ok(Response::new(bytes)),
         Err(mut error) => {
@@ -165,9 +231,20 @@ async fn answer(
             if !principal.is_root_admin() {
                 error.internal_text = None;
             }
-            Err(error.into())
+            Err(told(error))
         }
     }
+}
+
+/// The status of an error; what was refused for overload says when to repeat it.
+fn told(error: ApiError) -> Status {
+    let overloaded = error.code == 503;
+    let status = Status::from(error);
+    if !overloaded {
+        return status;
+    }
+    let details = ErrorDetails::with_retry_info(Some(retry_after()));
+    Status::with_error_details_and_metadata(status.code(), status.message(), details, status.metadata().clone())
 }
 
 async fn perform(
@@ -183,6 +260,7 @@ async fn perform(
         Kept::Denied | Kept::Unavailable => ApiError::unauthenticated(UNVERIFIED),
         Kept::Failed(error) => error,
     })?;
+    let _pass = gateway.gates.pass(principal, entry).await?;
     let none = crate::query::Query::default();
     let key = idempotency::key(text(metadata, IDEMPOTENCY_KEY), &none)?;
     let behalf = OnBehalf {
@@ -200,6 +278,7 @@ async fn identify(
     path: &str,
     metadata: &MetadataMap,
     message: &[u8],
+    remote: IpAddr,
 ) -> Result<Arc<Principal>, Status> {
     let refused = || Status::from(ApiError::unauthenticated(UNVERIFIED));
     let given = |name| text(metadata, name).ok_or_else(refused);
@@ -210,9 +289,9 @@ async fn identify(
         return Err(refused());
     }
     let signature = STANDARD.decode(signature).map_err(|_| refused())?;
-    let found = gateway.authority.by_api_key(api_key).await.map_err(|mut error| {
+    let found = gateway.authority.by_api_key(api_key, remote).await.map_err(|mut error| {
         error.internal_text = None;
-        Status::from(error)
+        told(error)
     })?;
     let signed = to_sign(path, expires, message);
     found

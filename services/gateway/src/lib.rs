@@ -7,6 +7,7 @@
 mod auth;
 mod call;
 mod catalogue;
+mod gates;
 mod gateway;
 mod grpc;
 mod http;
@@ -25,7 +26,9 @@ use ::store::Migration;
 use config::keys;
 use contract::ApiError;
 use node::Node;
+use tokio_util::sync::CancellationToken;
 
+pub use crate::gates::Queues;
 pub use crate::grpc::GrpcListener;
 pub use crate::http::{Limits, Listener};
 
@@ -79,6 +82,21 @@ pub struct Serving {
     pub grpc: Option<SocketAddr>,
     /// The integration port, when the setting opens one.
     pub integration: Option<SocketAddr>,
+    draining: CancellationToken,
+}
+
+impl Serving {
+    /// Has clients and balancers go elsewhere, before the node stops: from now on each answer over HTTP closes its
+    /// connection, while new ones are still let in. Once the node stops the ports close, requests under way are finished,
+    /// and gRPC clients are told to go away.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Whether that was begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
 }
 
 /// Starts serving, until the node stops; requests under way are finished within the node's patience.
@@ -86,9 +104,9 @@ pub struct Serving {
 /// # Errors
 /// When an address can't be had.
 pub async fn start(node: Node, options: Options) -> Result<Serving, ApiError> {
-    let gateway = Arc::new(Gateway::new(&node, options.session_idle)?);
+    let gateway = Arc::new(Gateway::new(&node, options.session_idle, &options.limits.queues)?);
     follow(&node, &gateway);
-    let mut serving = Serving::default();
+    let mut serving = Serving { draining: gateway.draining.clone(), ..Serving::default() };
     for listener in &options.http {
         let limits = options.limits.clone();
         serving.http.push(http::serve(&node, gateway.clone(), listener.clone(), Port::Client, limits).await?);

@@ -14,12 +14,20 @@ use contract_infra::zones_client::ZonesClient;
 use contract_infra::{CreateZoneRequest, ListZonesRequest};
 use prost::Message;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
 
 async fn start() -> (Cloud, Channel) {
+    start_with(|_| {}).await
+}
+
+async fn start_with(limits: impl FnOnce(&mut arcus_gateway::Limits)) -> (Cloud, Channel) {
     let cloud = Cloud::with(
         |options| {
+            limits(&mut options.limits);
             options.grpc =
                 Some(arcus_gateway::GrpcListener { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: None });
         },
@@ -128,4 +136,63 @@ async fn internal_details_stay_inside() {
         let error = contract::ApiError::from(status);
         assert_eq!((error.code, error.full_text() == "on fire"), (530, seen));
     }
+}
+
+async fn calls(cloud: &Cloud, n: usize) {
+    let reached = || async { cloud.orchestrator.calls.load(Ordering::SeqCst) == n };
+    testkit::wait_until(reached, Duration::from_secs(30)).await;
+}
+
+#[tokio::test]
+async fn overload_says_when_to_come_again() {
+    let (cloud, channel) = start_with(|limits| (limits.queues.at_work, limits.queues.account) = (1, 1)).await;
+    let held = cloud.orchestrator.gate.clone().lock_owned().await;
+    let list = |keys| {
+        let mut zones = ZonesClient::new(channel.clone());
+        tokio::spawn(async move { zones.list(signed(keys, LIST, 60, ListZonesRequest::default())).await })
+    };
+    let first = list(USER);
+    calls(&cloud, 1).await;
+    // One of these waits, the other is refused.
+    let (left, right) = (list(USER), list(USER));
+    let (refused, waits) = match futures::future::select(left, right).await {
+        futures::future::Either::Left((done, waits)) | futures::future::Either::Right((done, waits)) => (done, waits),
+    };
+    let status = refused.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let after = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert!((1..=3).contains(&after.as_secs()));
+    let error = contract::ApiError::from(status);
+    assert_eq!((error.code, error.internal_text), (503, None));
+    drop(held);
+    assert!(first.await.unwrap().is_ok() && waits.await.unwrap().is_ok());
+    assert_eq!(cloud.orchestrator.calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn calls_under_way_are_finished_after_the_stop() {
+    let (cloud, channel) = start().await;
+    let held = cloud.orchestrator.gate.clone().lock_owned().await;
+    let mut zones = ZonesClient::new(channel);
+    let call = tokio::spawn(async move { zones.list(signed(USER, LIST, 60, ListZonesRequest::default())).await });
+    calls(&cloud, 1).await;
+    cloud.node.stop.cancel();
+    let address = cloud.serving.grpc.unwrap();
+    testkit::eventually(|| async { tokio::net::TcpStream::connect(address).await.err() }).await;
+    drop(held);
+    assert_eq!(call.await.unwrap().unwrap().into_inner().count(), 1);
+    cloud.node.tasks.close();
+    tokio::time::timeout(Duration::from_secs(30), cloud.node.tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_without_room_are_closed() {
+    let (cloud, channel) = start_with(|limits| limits.connections = 1).await;
+    let address = cloud.serving.grpc.unwrap();
+    let mut second = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut nothing = [0; 16];
+    let read = tokio::io::AsyncReadExt::read(&mut second, &mut nothing);
+    let read = tokio::time::timeout(Duration::from_secs(30), read).await.unwrap();
+    assert_eq!(read.unwrap_or(0), 0);
+    assert!(ZonesClient::new(channel).list(signed(USER, LIST, 60, ListZonesRequest::default())).await.is_ok());
 }

@@ -439,7 +439,7 @@ async fn what_is_too_much_is_refused() {
     assert_eq!(put.status().as_u16(), 405);
     let held = cloud.orchestrator.gate.clone().lock_owned().await;
     let slow = cloud.get(USER, &[("command", "listZones")]).await;
-    assert_eq!(slow.status, 534);
+    assert_eq!((slow.status, slow.header("retry-after").len()), (503, 1), "a list may be asked for again");
     drop(held);
     let base = format!("http://{}", cloud.serving.http[0]);
     assert_eq!(cloud.raw(&format!("{base}/client/")).await.status, 200);

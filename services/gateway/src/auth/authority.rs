@@ -1,6 +1,7 @@
 //! Users and roles as identity tells them, cached. One look-up a key at a time; whatever identity says has changed is
 //! loaded again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use contract_identity::{
 };
 use coord::Notice;
 use moka::future::Cache;
-use tonic::transport::Channel;
+use rpc::PeerChannel;
 
 use super::fences::Fences;
 use super::principal::Principal;
 use super::roles::{Decision, Role, static_decision};
 use crate::catalogue::{Catalogue, Entry};
+use crate::gates::Gates;
 
 /// The topic of changes.
 pub const TOPIC: &str = "identity";
@@ -45,8 +47,9 @@ type Users<K> = Cache<K, Arc<Loaded<Principal>>>;
 
 /// What identity knows.
 pub struct Authority {
-    client: AuthorityClient<Channel>,
+    client: AuthorityClient<PeerChannel>,
     catalogue: Arc<Catalogue>,
+    gates: Arc<Gates>,
     by_key: Users<String>,
     by_user: Users<i64>,
     roles: Cache<i64, Arc<Loaded<Role>>>,
@@ -54,12 +57,13 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Asks identity over this channel.
-    pub fn new(channel: Channel, catalogue: Arc<Catalogue>) -> Authority {
+    /// Asks identity over this channel; look-ups for strangers wait for their turn.
+    pub fn new(channel: PeerChannel, catalogue: Arc<Catalogue>, gates: Arc<Gates>) -> Authority {
         let users = || Cache::builder().max_capacity(MOST_USERS).time_to_live(KEPT);
         Authority {
             client: AuthorityClient::new(channel),
             catalogue,
+            gates,
             by_key: users().build(),
             by_user: Cache::builder().max_capacity(MOST_USERS).time_to_live(KEPT).build(),
             roles: Cache::builder().max_capacity(MOST_ROLES).time_to_live(KEPT).build(),
@@ -87,13 +91,14 @@ impl Authority {
         }
     }
 
-    /// The user that an API key names.
+    /// The user that an API key names, for a request from this address.
     ///
     /// # Errors
-    /// When identity doesn't answer.
-    pub async fn by_api_key(&self, api_key: &str) -> Result<Option<Arc<Principal>>, ApiError> {
+    /// When identity doesn't answer; 503 when too many ask.
+    pub async fn by_api_key(&self, api_key: &str, from: IpAddr) -> Result<Option<Arc<Principal>>, ApiError> {
         loop {
             let load = async {
+                let _pass = self.gates.stranger(from).await?;
                 let since = self.fences.now();
                 let request = internal(ByApiKeyRequest { api_key: api_key.to_owned() });
                 let answer = self.client.clone().by_api_key(request).await?.into_inner();
@@ -107,13 +112,14 @@ impl Authority {
         }
     }
 
-    /// A user by number.
+    /// A user by number, for a request from this address.
     ///
     /// # Errors
-    /// When identity doesn't answer.
-    pub async fn by_user(&self, user_id: i64) -> Result<Option<Arc<Principal>>, ApiError> {
+    /// When identity doesn't answer; 503 when too many ask.
+    pub async fn by_user(&self, user_id: i64, from: IpAddr) -> Result<Option<Arc<Principal>>, ApiError> {
         loop {
             let load = async {
+                let _pass = self.gates.stranger(from).await?;
                 let since = self.fences.now();
                 let answer = self.client.clone().by_user(internal(ByUserRequest { user_id })).await?.into_inner();
                 Ok(user(since, answer))
@@ -223,7 +229,10 @@ fn user(since: u64, answer: CredentialsAnswer) -> Arc<Loaded<Principal>> {
 
 /// A request of the gateway itself.
 fn internal<M: prost::Message>(message: M) -> tonic::Request<M> {
-    rpc::cx::request(&rpc::cx::system_caller(), message)
+    let mut request = rpc::cx::request(&rpc::cx::system_caller(), message);
+    // A login that is counted twice is counted in the attacker's disfavour.
+    request.extensions_mut().insert(rpc::Repeatable);
+    request
 }
 
 fn unshare(error: Arc<ApiError>) -> ApiError {

@@ -1,5 +1,6 @@
 //! Login sessions. Ids and keys leave the process only in the login's answer; elsewhere there are digests.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use moka::future::Cache;
 use store::{Db, now_micros};
 
 use super::fences::Fences;
+use crate::gates::Gates;
 use crate::store::sessions::{self, SessionRow};
 
 /// The topic of ended sessions; the payload is the digest of the id.
@@ -52,6 +54,7 @@ pub struct Sessions {
     db: Db,
     coord: Coord,
     idle: Duration,
+    gates: Arc<Gates>,
     cache: Cache<String, Arc<Loaded>>,
     fences: Fences<String>,
 }
@@ -69,9 +72,9 @@ impl Session {
 
 impl Sessions {
     /// Sessions that end after `idle` without a request.
-    pub fn new(db: Db, coord: Coord, idle: Duration) -> Sessions {
+    pub fn new(db: Db, coord: Coord, idle: Duration, gates: Arc<Gates>) -> Sessions {
         let cache = Cache::builder().max_capacity(MOST).time_to_live(KEPT).build();
-        Sessions { db, coord, idle, cache, fences: Fences::default() }
+        Sessions { db, coord, idle, gates, cache, fences: Fences::default() }
     }
 
     /// How long a session may be idle.
@@ -107,15 +110,16 @@ impl Sessions {
         Ok(new)
     }
 
-    /// The living session with this id. Finding it counts as use.
+    /// The living session with this id, for a request from this address. Finding it counts as use.
     ///
     /// # Errors
-    /// Those of the database.
-    pub async fn find(&self, id: &str) -> Result<Option<Arc<Session>>, ApiError> {
+    /// Those of the database; 503 when too many ask.
+    pub async fn find(&self, id: &str, from: IpAddr) -> Result<Option<Arc<Session>>, ApiError> {
         let id_hash = hash(id);
         let mut again = false;
         loop {
             let load = async {
+                let _pass = self.gates.stranger(from).await?;
                 let since = self.fences.now();
                 let row = sessions::find(&self.db, &id_hash).await?;
                 Ok::<_, ApiError>(Arc::new(Loaded { since, session: row.map(|r| Arc::new(live(r))) }))
@@ -201,10 +205,14 @@ fn hash(text: &str) -> String {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     async fn sessions(db: &testkit::TestDb, coord: &Coord, idle: Duration) -> Sessions {
         let db = Db::connect(&store::DbConfig::new(db.url())).await.unwrap();
         db.migrate(crate::MIGRATIONS).await.unwrap();
-        Sessions::new(db, coord.clone(), idle)
+        let catalogue = crate::catalogue::Catalogue::embedded().unwrap();
+        let gates = Arc::new(Gates::new(&catalogue, &crate::gates::Queues::default()));
+        Sessions::new(db, coord.clone(), idle, gates)
     }
 
     testkit::databases! {
@@ -217,23 +225,23 @@ mod tests {
             let mut ended = coord.subscribe(TOPIC);
             let new = one.begin(7, "192.0.2.1".into()).await.unwrap();
             for replica in [&one, &two] {
-                let found = replica.find(&new.id).await.unwrap().unwrap();
+                let found = replica.find(&new.id, HERE).await.unwrap().unwrap();
                 assert_eq!(found.user_id, 7);
                 assert!(found.has_key(&new.key) && !found.has_key("wrong") && !found.has_key(""));
             }
-            assert!(one.find("other").await.unwrap().is_none());
-            let session = one.find(&new.id).await.unwrap().unwrap();
+            assert!(one.find("other", HERE).await.unwrap().is_none());
+            let session = one.find(&new.id, HERE).await.unwrap().unwrap();
             one.end(&session).await.unwrap();
-            assert!(one.find(&new.id).await.unwrap().is_none());
+            assert!(one.find(&new.id, HERE).await.unwrap().is_none());
             two.notice(ended.next().await);
-            assert!(two.find(&new.id).await.unwrap().is_none());
+            assert!(two.find(&new.id, HERE).await.unwrap().is_none());
         }
 
         async fn an_idle_session_ends(db: testkit::TestDb) {
             let coord = Coord::local();
             let short = sessions(&db, &coord, Duration::from_millis(1)).await;
             let new = short.begin(7, String::new()).await.unwrap();
-            testkit::wait_until(|| async { short.find(&new.id).await.unwrap().is_none() }, Duration::from_secs(5)).await;
+            testkit::wait_until(|| async { short.find(&new.id, HERE).await.unwrap().is_none() }, Duration::from_secs(5)).await;
             assert_eq!(short.sweep().await.unwrap(), 0);
         }
     }

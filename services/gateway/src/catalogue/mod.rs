@@ -63,6 +63,13 @@ impl Entry {
         self.info.execution != Execution::Sync
     }
 
+    /// Whether the command changes nothing, so that asking twice does no harm. Some commands that change something have no
+    /// event, but all that read are named so.
+    pub fn only_reads(&self) -> bool {
+        let named = ["list", "get", "find", "query"].iter().any(|verb| self.info.name.starts_with(verb));
+        named && !self.is_async() && self.info.event.is_empty()
+    }
+
     /// The RPC's descriptor.
     pub fn method(&self) -> &MethodDescriptor {
         &self.method

@@ -1,5 +1,8 @@
 //! Answers of the query API as HTTP responses.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use bytes::Bytes;
 use contract::ApiError;
 use http::header::{self, HeaderName, HeaderValue};
@@ -95,6 +98,9 @@ impl Answer {
             HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, retry_after().as_secs().into());
+        }
         if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert(REQUEST_ID, id);
         }
@@ -113,6 +119,12 @@ impl Answer {
         }
         response
     }
+}
+
+/// When to repeat what was refused for overload: not all at the same time.
+pub fn retry_after() -> Duration {
+    static REFUSED: AtomicU64 = AtomicU64::new(0);
+    Duration::from_secs(1 + REFUSED.fetch_add(1, Ordering::Relaxed) % 3)
 }
 
 /// A text as a header can hold it.
@@ -134,6 +146,11 @@ mod tests {
         assert_eq!(response.headers()["x-description"].as_bytes(), "two lines: ä".as_bytes());
         assert_eq!(response.headers()["x-request-id"], "id");
         assert!(response.extensions().get::<ReasonPhrase>().is_some());
+        assert!(response.headers().get("retry-after").is_none());
+        let error = ApiError::overloaded("why");
+        let response = Answer::error("w", &error, false, Language::Json).into_response("id", "x", false);
+        let after: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!(response.status().as_u16() == 503 && (1..=3).contains(&after));
         let error = ApiError::unauthenticated("no");
         let response = Answer::error("w", &error, false, Language::Xml).into_response("id", "x", true);
         assert!(response.headers().get("x-description").is_none());

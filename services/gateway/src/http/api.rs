@@ -73,7 +73,7 @@ pub async fn answer(gateway: &Gateway, exchange: &Exchange, purpose: Purpose) ->
         return login::answer(gateway, exchange, entry).await;
     }
     let refusal = match identify(gateway, exchange, command, entry).await {
-        Ok((principal, entry)) => match perform(gateway, exchange, &principal, entry, purpose, false).await {
+        Ok((principal, entry)) => match in_turn(gateway, exchange, &principal, entry, purpose, false).await {
             Ok(answer) => return answer,
             Err(error) => Refusal::new(error).told_to(&principal),
         },
@@ -89,7 +89,7 @@ pub async fn trusted(gateway: &Gateway, exchange: &Exchange) -> Answer {
     let done = match (command, entry) {
         (None, _) => Err(ApiError::unsupported_command("Invalid request, no command sent")),
         (Some(name), None) => Err(unknown_command(name)),
-        (_, Some(entry)) => perform(gateway, exchange, &gateway.system, entry, Purpose::Call, true).await,
+        (_, Some(entry)) => in_turn(gateway, exchange, &gateway.system, entry, Purpose::Call, true).await,
     };
     done.unwrap_or_else(|error| {
         let refusal = Refusal { root: true, ..Refusal::new(error) };
@@ -124,7 +124,7 @@ async fn identify<'a>(
     entry: Option<&'a Entry>,
 ) -> Result<(Arc<Principal>, &'a Entry), Refusal> {
     if let Some(id) = &exchange.session
-        && let Some(session) = gateway.sessions.find(id).await?
+        && let Some(session) = gateway.sessions.find(id, exchange.remote).await?
     {
         let found = in_session(gateway, exchange, &session, command, entry).await;
         if let Err(refusal) = &found
@@ -150,7 +150,7 @@ async fn in_session<'a>(
     if shown.iter().flatten().next().is_none() || !sent().all(|key| session.has_key(key)) {
         return Err(Refusal::ending(NO_SESSION));
     }
-    let principal = gateway.authority.by_user(session.user_id).await?.filter(|p| p.is_enabled());
+    let principal = gateway.authority.by_user(session.user_id, exchange.remote).await?.filter(|p| p.is_enabled());
     let Some(principal) = principal else { return Err(Refusal::ending(NO_SESSION)) };
     let Some(command) = command else {
         return Err(Refusal::new(ApiError { code: 400, ..ApiError::unauthenticated(NO_COMMAND) }));
@@ -179,7 +179,7 @@ async fn signed<'a>(
     if !signature::in_time(query, now_micros() / 1_000_000) {
         return Err(Refusal::unverified());
     }
-    let principal = gateway.authority.by_api_key(signed.api_key).await?.filter(|p| p.is_enabled());
+    let principal = gateway.authority.by_api_key(signed.api_key, exchange.remote).await?.filter(|p| p.is_enabled());
     let verified = principal.filter(|p| p.key().is_some_and(|key| signature::verify(query, key, signed.signature)));
     let Some(principal) = verified else { return Err(Refusal::unverified()) };
     match gateway.admit(&principal, entry, exchange.remote).await {
@@ -187,6 +187,19 @@ async fn signed<'a>(
         Err(Kept::Denied | Kept::Unavailable) => Err(Refusal::unverified()),
         Err(Kept::Failed(error)) => Err(Refusal::new(error).told_to(&principal)),
     }
+}
+
+/// Carries a request out when its turn comes.
+async fn in_turn(
+    gateway: &Gateway,
+    exchange: &Exchange,
+    principal: &Principal,
+    entry: &Entry,
+    purpose: Purpose,
+    integration: bool,
+) -> Result<Answer, ApiError> {
+    let _pass = gateway.gates.pass(principal, entry).await?;
+    perform(gateway, exchange, principal, entry, purpose, integration).await
 }
 
 /// Reads the parameters, calls the service and writes the answer.

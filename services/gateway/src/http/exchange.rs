@@ -1,15 +1,18 @@
 //! A request of the query API, as far as HTTP goes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
 use ipnet::IpNet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::server::Limits;
 use crate::query::Query;
 use crate::render::Language;
 
@@ -38,27 +41,86 @@ pub struct Exchange {
     pub header_key: Option<String>,
     /// The header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
+    /// Its part of what large bodies may take.
+    _held: Held,
+}
+
+type Held = Option<OwnedSemaphorePermit>;
+
+/// What a port takes in.
+pub struct Intake {
+    most: usize,
+    patience: Duration,
+    large: Arc<Semaphore>,
+}
+
+/// Bodies up to this size are taken in whatever others send.
+const SMALL: usize = 16 * 1024;
+
+impl Intake {
+    /// Within these limits.
+    pub fn new(limits: &Limits) -> Intake {
+        let large = Arc::new(Semaphore::new(limits.bodies.min(Semaphore::MAX_PERMITS)));
+        Intake { most: limits.body, patience: limits.arrival, large }
+    }
+
+    async fn collect(&self, body: Incoming) -> Result<(Bytes, Held), Unreadable> {
+        let late = Unreadable(StatusCode::REQUEST_TIMEOUT, "The request didn't arrive in time");
+        tokio::time::timeout(self.patience, self.gather(body)).await.unwrap_or(Err(late))
+    }
+
+    async fn gather(&self, mut body: Incoming) -> Result<(Bytes, Held), Unreadable> {
+        let (mut whole, mut held): (_, Held) = (BytesMut::new(), None);
+        self.check(body.size_hint().lower())?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Unreadable(StatusCode::BAD_REQUEST, "The request ended early"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = whole.len() + data.len();
+            self.check(length as u64)?;
+            // Memory is counted as it is used: a body that is only announced takes nothing from others.
+            let more = length.saturating_sub(whole.len().max(SMALL));
+            if more > 0 {
+                let part = self.large.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
+                let full =
+                    Unreadable(StatusCode::SERVICE_UNAVAILABLE, "Too much is being sent: repeat the request later");
+                let part = part.map_err(|_| full)?;
+                match &mut held {
+                    Some(held) => held.merge(part),
+                    none => *none = Some(part),
+                }
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok((whole.freeze(), held))
+    }
+
+    fn check(&self, length: u64) -> Result<(), Unreadable> {
+        if length > self.most as u64 {
+            return Err(Unreadable(StatusCode::PAYLOAD_TOO_LARGE, "The request is too large"));
+        }
+        Ok(())
+    }
 }
 
 /// A request that can't be read: the answer's status and text.
 pub struct Unreadable(pub StatusCode, pub &'static str);
 
 impl Exchange {
-    /// Reads the body, at most `most` bytes of it within `patience`, and puts the parameters together.
+    /// Reads the body, and puts the parameters together.
     pub async fn read(
         parts: &Parts,
         body: Incoming,
         remote: IpAddr,
         request_id: String,
-        most: usize,
-        patience: Duration,
+        intake: &Intake,
     ) -> Result<Exchange, Unreadable> {
         let post = match parts.method {
             Method::GET | Method::HEAD => false,
             Method::POST => true,
             _ => return Err(Unreadable(StatusCode::METHOD_NOT_ALLOWED, "Please use HTTP GET or POST")),
         };
-        let form = if post && is_form(&parts.headers) { collect(body, most, patience).await? } else { Bytes::new() };
+        let is_form = post && is_form(&parts.headers);
+        let (form, held) = if is_form { intake.collect(body).await? } else { (Bytes::new(), None) };
         let query = Query::read(parts.uri.query().unwrap_or_default(), &form)
             .map_err(|_| Unreadable(StatusCode::BAD_REQUEST, "Too many parameters"))?;
         let headers = &parts.headers;
@@ -72,18 +134,8 @@ impl Exchange {
             cookie_key: cookie(headers, KEY_NAME),
             header_key: text(headers, KEY_NAME),
             idempotency_key: text(headers, "idempotency-key"),
+            _held: held,
         })
-    }
-}
-
-async fn collect(body: Incoming, most: usize, patience: Duration) -> Result<Bytes, Unreadable> {
-    match tokio::time::timeout(patience, Limited::new(body, most).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => {
-            Err(Unreadable(StatusCode::PAYLOAD_TOO_LARGE, "The request is too large"))
-        }
-        Ok(Err(_)) => Err(Unreadable(StatusCode::BAD_REQUEST, "The request ended early")),
-        Err(_) => Err(Unreadable(StatusCode::REQUEST_TIMEOUT, "The request didn't arrive in time")),
     }
 }
 

@@ -32,7 +32,7 @@ pub async fn answer(gateway: &Gateway, exchange: &Exchange, entry: &Entry) -> An
         _ => Err(ApiError::internal(format!("{} has nobody who answers it", entry.info.name))),
     };
     answer.unwrap_or_else(|error| {
-        if error.internal_text.is_some() {
+        if error.internal_text.is_some() && error.code != 503 {
             tracing::warn!(text = error.full_text(), "login failed");
         }
         Answer::error(wrapper(exchange, Some(entry)), &error, false, exchange.language)
@@ -53,6 +53,8 @@ async fn login(gateway: &Gateway, exchange: &Exchange, entry: &Entry) -> Result<
         domain_id: domain_id.clone(),
         remote_address: exchange.remote.to_string(),
     };
+    // Passwords are costly to check.
+    let _pass = gateway.gates.stranger(exchange.remote).await?;
     let principal = match gateway.authority.login(login).await? {
         Login::Accepted(principal) => principal,
         Login::NoDomain if domain_id.is_some() => {
@@ -89,7 +91,7 @@ async fn logout(gateway: &Gateway, exchange: &Exchange, entry: &Entry) -> Result
 
 async fn end_session(gateway: &Gateway, exchange: &Exchange) -> Result<(), ApiError> {
     if let Some(id) = &exchange.session
-        && let Some(session) = gateway.sessions.find(id).await?
+        && let Some(session) = gateway.sessions.find(id, exchange.remote).await?
     {
         gateway.sessions.end(&session).await?;
     }

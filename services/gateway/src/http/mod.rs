@@ -2,8 +2,14 @@
 
 mod answer;
 mod api;
+mod connections;
 mod exchange;
 mod login;
+mod room;
 mod server;
+mod stalls;
 
-pub use server::{Limits, Listener, Port, serve};
+pub use answer::retry_after;
+pub use connections::serve;
+pub use room::{Place, Room};
+pub use server::{Limits, Listener, Port};

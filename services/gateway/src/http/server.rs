@@ -1,6 +1,5 @@
-//! Listeners and connections.
+//! What a port answers, and what it refuses.
 
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,22 +10,16 @@ use contract::ApiError;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use node::Node;
 use telemetry::metrics;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::answer::{Answer, Content};
 use super::api::{self, Purpose};
-use super::exchange::{self, Exchange, Unreadable};
+use super::exchange::{self, Exchange, Intake, Unreadable};
+use crate::gates::Queues;
 use crate::gateway::Gateway;
 
 /// A page that says what this is, until there is a console.
@@ -59,8 +52,14 @@ pub struct Limits {
     pub arrival: Duration,
     /// How long an answer may take.
     pub answer: Duration,
-    /// Most connections at a time.
+    /// Most connections at a time, of each port.
     pub connections: usize,
+    /// Of them, those of one address; trusted proxies aren't counted.
+    pub address_connections: usize,
+    /// Most bytes of large bodies at a time.
+    pub bodies: usize,
+    /// How many requests are at work, and may wait.
+    pub queues: Queues,
     /// Proxies that say for whom they ask (`X-Forwarded-For`).
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -73,6 +72,9 @@ impl Default for Limits {
             arrival: Duration::from_secs(60),
             answer: Duration::from_secs(300),
             connections: 10_000,
+            address_connections: 5_000,
+            bodies: 64 * 1024 * 1024,
+            queues: Queues::default(),
             trusted_proxies: Vec::new(),
         }
     }
@@ -87,117 +89,41 @@ pub enum Port {
     Integration,
 }
 
-struct Server {
+/// What answers the requests of one port.
+pub struct Server {
     gateway: Arc<Gateway>,
     limits: Limits,
+    intake: Intake,
     port: Port,
     requests: metrics::Counters,
     seconds: metrics::Histograms,
 }
 
-/// Serves until the node stops; then requests under way are finished. Gives the address.
-///
-/// # Errors
-/// When the address can't be had.
-pub async fn serve(
-    node: &Node,
-    gateway: Arc<Gateway>,
-    listener: Listener,
-    port: Port,
-    limits: Limits,
-) -> Result<SocketAddr, ApiError> {
-    let failed = |e: std::io::Error| ApiError::internal(format!("can't listen on {listener:?}: {e}"));
-    let tcp = TcpListener::bind(listener.address).await.map_err(failed)?;
-    let address = tcp.local_addr().map_err(failed)?;
-    tracing::info!(?port, %address, tls = listener.tls.is_some(), "listening");
-    let server = Arc::new(Server {
-        gateway,
-        limits,
-        port,
-        requests: metrics::counters("api_requests", "Requests of the query API by command and status"),
-        seconds: metrics::histograms("api_request_seconds", "Time to answer requests of the query API"),
-    });
-    // Not `node.spawn`: that drops its work at stop, and connections are to finish theirs.
-    node.tasks.spawn(accept(node.clone(), tcp, listener.tls.map(TlsAcceptor::from), server));
-    Ok(address)
-}
-
-async fn accept(node: Node, tcp: TcpListener, tls: Option<TlsAcceptor>, server: Arc<Server>) {
-    let room = Arc::new(Semaphore::new(server.limits.connections));
-    loop {
-        let permit = tokio::select! {
-            () = node.stop.cancelled() => return,
-            permit = room.clone().acquire_owned() => permit,
-        };
-        let Ok(permit) = permit else { return };
-        let accepted = tokio::select! {
-            () = node.stop.cancelled() => return,
-            accepted = tcp.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let connection = connection(node.clone(), stream, peer, tls.clone(), server.clone(), permit);
-                node.tasks.spawn(connection);
-            }
-            Err(error) => {
-                // Out of file descriptors, mostly: some connection has to end first.
-                tracing::warn!(%error, "can't accept connections");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn connection(
-    node: Node,
-    stream: TcpStream,
-    peer: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    server: Arc<Server>,
-    _permit: OwnedSemaphorePermit,
-) {
-    // Answers are written at once: nothing is gained by waiting for more.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
-    let Some(tls) = tls else { return talk(&node, stream, peer, server).await };
-    let patience = server.limits.arrival;
-    match tokio::time::timeout(patience, tls.accept(stream)).await {
-        Ok(Ok(stream)) => talk(&node, stream, peer, server).await,
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-    }
-}
-
-async fn talk(
-    node: &Node,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
-    server: Arc<Server>,
-) {
-    let limits = &server.limits;
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.arrival).max_buf_size(limits.head.max(8192));
-    let service = service_fn(|request| {
-        let server = server.clone();
-        async move { Ok::<_, Infallible>(server.respond(request, peer.ip()).await) }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = node.stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended");
-    }
-}
-
 impl Server {
-    async fn respond(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    /// A server of this port.
+    pub fn new(gateway: Arc<Gateway>, limits: Limits, port: Port) -> Server {
+        Server {
+            gateway,
+            intake: Intake::new(&limits),
+            limits,
+            port,
+            requests: metrics::counters("api_requests", "Requests of the query API by command and status"),
+            seconds: metrics::histograms("api_request_seconds", "Time to answer requests of the query API"),
+        }
+    }
+
+    /// What it refuses.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Answers a request. Once the replica is to end, the answer is the connection's last one.
+    pub async fn respond(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        stop: &CancellationToken,
+    ) -> Response<Full<Bytes>> {
         let request_id = uuid::Uuid::now_v7().to_string();
         let span = tracing::info_span!(
             "request",
@@ -206,7 +132,11 @@ impl Server {
             account = tracing::field::Empty
         );
         telemetry::propagate::follow_headers(&span, request.headers());
-        self.route(request, peer, request_id).instrument(span).await
+        let mut response = self.route(request, peer, request_id).instrument(span).await;
+        if self.gateway.draining.is_cancelled() || stop.is_cancelled() {
+            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        }
+        response
     }
 
     async fn route(&self, request: Request<Incoming>, peer: IpAddr, request_id: String) -> Response<Full<Bytes>> {
@@ -220,7 +150,7 @@ impl Server {
         let remote = self.client(peer, &parts.headers);
         let began = Instant::now();
         let limits = &self.limits;
-        let read = Exchange::read(&parts, body, remote, request_id.clone(), limits.body, limits.arrival).await;
+        let read = Exchange::read(&parts, body, remote, request_id.clone(), &self.intake).await;
         let exchange = match read {
             Ok(exchange) => exchange,
             Err(Unreadable(status, text)) => {
@@ -232,8 +162,11 @@ impl Server {
         let answer = match tokio::time::timeout(limits.answer, work).await {
             Ok(answer) => answer,
             Err(_) => {
-                let error = ApiError::unavailable("the command took too long; it may still be done");
                 let entry = exchange.query.exact("command").and_then(|c| self.gateway.catalogue.command(c));
+                let error = match entry {
+                    Some(entry) if entry.only_reads() => ApiError::overloaded("the command took too long"),
+                    _ => ApiError::unavailable("the command took too long; it may still be done"),
+                };
                 Answer::error(api::wrapper(&exchange, entry), &error, false, exchange.language)
             }
         };
@@ -260,7 +193,8 @@ impl Server {
         self.seconds.get_or_create(&vec![("command", command.to_owned())]).observe(taken.as_secs_f64());
         tracing::Span::current().record("command", command);
         let millis = taken.as_micros() as f64 / 1000.0;
-        let quiet = status == 200 && entry.is_some_and(|e| e.info.event.is_empty());
+        // A flood isn't made worse by a line for each refusal.
+        let quiet = status == 503 || (status == 200 && entry.is_some_and(|e| e.info.event.is_empty()));
         if quiet {
             tracing::debug!(status, millis, remote = %exchange.remote, "answered");
         } else {

@@ -1,3 +1,4 @@
 //! The gateway's SQL.
 
+pub mod answers;
 pub mod sessions;

@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -25,7 +26,7 @@ use tonic::{Request, Response, Status};
 
 /// The double of identity: users and roles as a test sets them.
 #[derive(Clone, Default)]
-pub struct Identity(Arc<Mutex<Known>>, Arc<AtomicUsize>);
+pub struct Identity(Arc<Mutex<Known>>, Arc<AtomicUsize>, Arc<tokio::sync::Mutex<()>>);
 
 #[derive(Default)]
 struct Known {
@@ -48,13 +49,19 @@ impl Identity {
         self.0.lock().unwrap().roles.insert(id, role);
     }
 
+    /// Held while a test wants look-ups to wait.
+    pub fn gate(&self) -> Arc<tokio::sync::Mutex<()>> {
+        self.2.clone()
+    }
+
     /// Look-ups of users so far.
     pub fn look_ups(&self) -> usize {
         self.1.load(Ordering::SeqCst)
     }
 
-    fn find(&self, which: impl Fn(&Credentials) -> bool) -> CredentialsAnswer {
+    async fn find(&self, which: impl Fn(&Credentials) -> bool) -> CredentialsAnswer {
         self.1.fetch_add(1, Ordering::SeqCst);
+        drop(self.2.lock().await);
         let known = self.0.lock().unwrap();
         CredentialsAnswer { credentials: known.users.values().map(|(c, _)| c).find(|c| which(c)).cloned() }
     }
@@ -65,12 +72,12 @@ impl Authority for Identity {
     async fn by_api_key(&self, request: Request<ByApiKeyRequest>) -> Result<Response<CredentialsAnswer>, Status> {
         rpc::cx::caller_of(&request)?;
         let key = request.into_inner().api_key;
-        Ok(Response::new(self.find(|c| c.api_key.as_deref() == Some(&key))))
+        Ok(Response::new(self.find(|c| c.api_key.as_deref() == Some(&key)).await))
     }
 
     async fn by_user(&self, request: Request<ByUserRequest>) -> Result<Response<CredentialsAnswer>, Status> {
         let id = request.into_inner().user_id;
-        Ok(Response::new(self.find(|c| c.user_id == id)))
+        Ok(Response::new(self.find(|c| c.user_id == id).await))
     }
 
     async fn login(&self, request: Request<PasswordLogin>) -> Result<Response<PasswordLoginAnswer>, Status> {
@@ -111,6 +118,8 @@ pub struct Orchestrator {
     pub gate: Arc<tokio::sync::Mutex<()>>,
     /// How many calls came.
     pub calls: Arc<AtomicUsize>,
+    /// How long a call's work takes, in milliseconds.
+    pub work: Arc<AtomicU64>,
 }
 
 impl Orchestrator {
@@ -118,6 +127,14 @@ impl Orchestrator {
         *self.caller.lock().unwrap() = rpc::cx::caller_of(&request)?;
         self.calls.fetch_add(1, Ordering::SeqCst);
         drop(self.gate.lock().await);
+        match self.work.load(Ordering::SeqCst) {
+            0 => {}
+            millis => tokio::time::sleep(Duration::from_millis(millis)).await,
+        }
+        self.answer(request)
+    }
+
+    fn answer<T>(&self, request: Request<T>) -> Result<T, Status> {
         match self.fail.lock().unwrap().take() {
             Some(error) => Err(error.into()),
             None => Ok(request.into_inner()),
@@ -166,7 +183,7 @@ impl Zones for Orchestrator {
 #[tonic::async_trait]
 impl AsyncJobs for Orchestrator {
     async fn query(&self, request: Request<QueryAsyncJobResultRequest>) -> Result<Response<AsyncJob>, Status> {
-        self.enter(request).await?;
+        self.answer(request)?;
         let result = JobResult {
             command: "deleteDomain".into(),
             output: Success { success: true, display_text: None }.encode_to_vec(),
@@ -193,6 +210,11 @@ pub struct Cloud {
 
 pub const ADMIN: (&str, &str) = ("admin-key", "admin-secret");
 pub const USER: (&str, &str) = ("user-key", "user-secret");
+
+/// Another user with a role that lists.
+pub fn another(user_id: i64, name: &str, keys: (&str, &str)) -> Credentials {
+    credentials(user_id, name, 4, RoleType::User, keys)
+}
 
 fn credentials(user_id: i64, name: &str, role_id: i64, role: RoleType, keys: (&str, &str)) -> Credentials {
     Credentials {
