@@ -142,7 +142,11 @@ async fn built_in_roles(db: &Db) -> Result<Vec<(RoleRow, Vec<RuleRow>)>, ApiErro
     Ok(made)
 }
 
-async fn ensure_admin_keys(node: &Node) -> Result<(), ApiError> {
+/// Gives the user admin API keys when it has none.
+///
+/// # Errors
+/// Those of the database.
+pub async fn ensure_admin_keys(node: &Node) -> Result<(), ApiError> {
     let has = users::find(&node.db, ADMIN).await?.is_some_and(|u| u.api_key.is_some());
     if has {
         return Ok(());

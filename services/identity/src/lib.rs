@@ -33,7 +33,7 @@ mod view;
 #[cfg(test)]
 mod proof;
 
-pub use install::admin_keys;
+pub use install::{admin_keys, ensure_admin_keys};
 
 use ::store::Migration;
 use contract::ApiError;

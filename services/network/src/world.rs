@@ -86,14 +86,15 @@ impl World {
             account_id: account,
             items: vec![ResourceAmount { r#type: kind, amount: 1 }],
         };
-        LimitsClient::new(self.node.peers.identity()).reserve(rpc::cx::request(caller, message)).await?;
+        LimitsClient::new(self.node.peers.identity()).reserve(rpc::cx::repeatable(caller, message)).await?;
         Ok(())
     }
 
     /// Gives back what was counted under a key. A failure is logged only: identity gives back what has no holder.
     pub async fn release(&self, caller: &Caller, key: &str) {
         let message = ReleaseRequest { key: key.to_owned(), items: Vec::new() };
-        let released = LimitsClient::new(self.node.peers.identity()).release(rpc::cx::request(caller, message)).await;
+        let released =
+            LimitsClient::new(self.node.peers.identity()).release(rpc::cx::repeatable(caller, message)).await;
         if let Err(error) = released {
             tracing::warn!(key, %error, "a reservation could not be given back now");
         }

@@ -1,7 +1,9 @@
 //! Settings as the API shows and changes them, and what an installation can do.
 
+use crate::alert::Alert;
 use crate::fact;
 use crate::store::clusters;
+use crate::store::hosts;
 use crate::store::zones;
 use crate::world::World;
 use config::{Kind, Scope, Setting, keys};
@@ -87,17 +89,32 @@ pub async fn update(world: &World, cx: &Cx, r: UpdateConfigurationRequest) -> Re
             let cpu = setting.name == keys::CPU_OVERPROVISIONING_FACTOR.name;
             clusters::overcommit(tx, id, cpu.then_some(factor), (!cpu).then_some(factor)).await?;
         }
+        let unused = tag_without_hosts(tx, setting, &value).await?;
         let shown = after(setting, scope, &value, || settings.text(setting, Scope::Global));
         let told = if is_secret(setting) { MASK } else { value.as_str() };
         let what = format!("updating configuration. Name: {} New Value: {told}", setting.name);
         fact::completed(tx, &cx.caller, "CONFIGURATION.VALUE.EDIT", &what, ("Configuration", setting.name)).await?;
-        Ok(message(setting, shown, scope))
+        let mut answer = message(setting, shown, scope);
+        if let Some(warning) = unused {
+            events::record(tx, &[Alert::Host.warn(("Configuration", setting.name), warning.clone())]).await?;
+            answer.description = Some(format!("{} Warning: {warning}", setting.description()).trim().to_owned());
+        }
+        Ok(answer)
     })
     .await?;
     if factor.is_some() {
         world.hosts_changed();
     }
     Ok(changed)
+}
+
+/// What is wrong with a new `ha.tag` that no host carries.
+async fn tag_without_hosts(tx: &mut ::store::Tx, setting: &Setting, value: &str) -> Result<Option<String>, ApiError> {
+    let tag = value.trim();
+    if setting.name != keys::HA_TAG.name || tag.is_empty() || tag == "null" || hosts::carriers(tx, tag).await? > 0 {
+        return Ok(None);
+    }
+    Ok(Some(format!("no host carries the tag {tag}: until one does, VMs aren't started again when their host fails")))
 }
 
 /// The factor by which a cluster's hosts are sold, when that is what changes.

@@ -8,8 +8,10 @@
 //! * [`install`]: what a fresh installation has.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // a test that can't go on has failed
 
+mod alert;
 pub mod api;
 pub mod async_job;
+pub mod audit;
 pub mod capacity;
 pub mod cluster;
 pub mod configuration;
@@ -35,7 +37,7 @@ pub mod zone;
 pub use world::World;
 
 use contract::ApiError;
-use hub::Hub;
+use hub::{Hub, HubOptions};
 use jobs::Jobs;
 use node::Node;
 use pki::Pki;
@@ -49,6 +51,8 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0003_catalogue.sql", include_str!("../migrations/0003_catalogue.sql")),
     migration("0004_changes.sql", include_str!("../migrations/0004_changes.sql")),
     migration("0010_vms.sql", include_str!("../migrations/0010_vms.sql")),
+    migration("0020_ha.sql", include_str!("../migrations/0020_ha.sql")),
+    migration("0021_violations.sql", include_str!("../migrations/0021_violations.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {
@@ -70,8 +74,21 @@ impl Orchestrator {
     /// # Errors
     /// When the database doesn't answer.
     pub async fn assemble(node: Node, pki: Arc<Pki>, builder: jobs::Builder) -> Result<Orchestrator, ApiError> {
+        Orchestrator::assemble_with(node, pki, builder, HubOptions::default()).await
+    }
+
+    /// The same with a hub that isn't the usual one.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn assemble_with(
+        node: Node,
+        pki: Arc<Pki>,
+        builder: jobs::Builder,
+        options: HubOptions,
+    ) -> Result<Orchestrator, ApiError> {
         install::run(&node.db).await?;
-        let hub = Hub::new(node.clone(), pki);
+        let hub = Hub::with(node.clone(), pki, options);
         let world = World { node: node.clone(), jobs: builder.handle(), hub: hub.clone() };
         let index = placement::Index::default();
         index.load(&node.db).await?;
@@ -91,6 +108,9 @@ impl Orchestrator {
     pub fn serve(&self) -> Routes {
         host::sweep::start(&self.world);
         host::facts::start(&self.world);
+        let leases = host::investigate::Leases::new(self.world.clone());
+        host::absence::start(&self.world, vec![Arc::new(leases)]);
+        audit::start(&self.world);
         vm::start(&self.vms);
         api::routes(&self.world, &self.vms)
     }
@@ -107,8 +127,16 @@ impl Orchestrator {
 /// # Errors
 /// When the database doesn't answer.
 pub async fn start(node: Node, pki: Arc<Pki>) -> Result<(Routes, Hub), ApiError> {
+    start_with(node, pki, HubOptions::default()).await
+}
+
+/// Starts a replica whose hub isn't the usual one: among several replicas it must know how to dial the others.
+///
+/// # Errors
+/// When the database doesn't answer.
+pub async fn start_with(node: Node, pki: Arc<Pki>, options: HubOptions) -> Result<(Routes, Hub), ApiError> {
     let builder = Jobs::builder(node.db.clone(), node.coord.clone(), "orchestrator", node.replica.clone());
-    let orchestrator = Orchestrator::assemble(node, pki, builder).await?;
+    let orchestrator = Orchestrator::assemble_with(node, pki, builder, options).await?;
     let (routes, hub) = (orchestrator.serve(), orchestrator.world.hub.clone());
     orchestrator.run_jobs();
     Ok((routes, hub))

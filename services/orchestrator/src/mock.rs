@@ -21,20 +21,25 @@ const LONGEST_MILLIS: u64 = 24 * 3600 * 1000;
 ///
 /// `wait:S` and `timeout:S` delay by seconds, `waitms:N` by milliseconds; `result:fail` answers with a failure,
 /// `result:fault` does it and says nothing, `result:die` takes the host down. A lone `fault` means `result:fail`.
+/// `state:frozen` (the host stands still), `state:noagent` (its agent is gone, its VMs go on) and `state:nolease` (it can't
+/// read the leases of its VMs) are states of hosts: they last until the mock is removed, whatever its command and count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Effect {
     wait_millis: u32,
     fault: bool,
     no_answer: bool,
     host_dies: bool,
+    frozen: bool,
+    agent_gone: bool,
+    lease_unreachable: bool,
     disabled: bool,
 }
 
 fn parse(value: &str) -> Result<Effect, ApiError> {
     let wrong = |pair: &str| {
         ApiError::param(format!(
-            "{pair} is nothing that a simulated host can do: use wait:SECONDS, waitms:N, result:fail, result:fault or result:die, \
-             separated by |"
+            "{pair} is nothing that a simulated host can do: use wait:SECONDS, waitms:N, result:fail, result:fault, result:die, \
+             state:frozen, state:noagent or state:nolease, separated by |"
         ))
     };
     let mut effect = Effect::default();
@@ -54,6 +59,9 @@ fn parse(value: &str) -> Result<Effect, ApiError> {
             ("result", "fail") | ("fault", "" | "true") => effect.fault = true,
             ("result", "fault") | ("noanswer", "" | "true") => effect.no_answer = true,
             ("result", "die") | ("die" | "hostdies", "" | "true") => effect.host_dies = true,
+            ("state", "frozen") => effect.frozen = true,
+            ("state", "noagent") => effect.agent_gone = true,
+            ("state", "nolease") => effect.lease_unreachable = true,
             ("result", "success" | "ok") | ("enabled", "true") => {}
             ("enabled", "false") => effect.disabled = true,
             _ => return Err(wrong(pair)),
@@ -153,6 +161,9 @@ async fn give(world: &World, all: Vec<MockRow>) -> Result<(), ApiError> {
             no_answer: effect.no_answer,
             host_dies: effect.host_dies,
             remaining: count,
+            frozen: effect.frozen,
+            agent_gone: effect.agent_gone,
+            lease_unreachable: effect.lease_unreachable,
         });
     }
     let command = Command { body: Some(command::Body::SetMocks(SetMocks { mocks })) };

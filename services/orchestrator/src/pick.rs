@@ -22,6 +22,7 @@ pub async fn host(world: &World, r: PickHostRequest) -> Result<PickHostResponse,
         cluster: r.cluster_id,
         hypervisor: r.hypervisor,
         avoid: r.avoid_host_ids,
+        without_tag: super::host::ha_tag(&world.node.settings),
     };
     let none = || ApiError::capacity(format!("no host of zone {} is Up and enabled for this work", filter.zone));
     let (low, high) = rows::bounds(db, filter.zone).await?.ok_or_else(none)?;

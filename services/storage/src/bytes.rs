@@ -111,6 +111,7 @@ pub fn reach(pool_uuid: &str, target: &Target) -> command::Body {
         kind: target.kind.as_str().to_owned(),
         url: target.url(),
         path: target.path.clone(),
+        ..EnsurePool::default()
     })
 }
 

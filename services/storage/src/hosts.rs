@@ -6,8 +6,8 @@ use contract_agent::{Command, Outcome, command, outcome};
 use contract_infra::ExecuteRequest;
 use contract_infra::host_commands_client::HostCommandsClient;
 use jobs::StepKey;
+use rpc::PeerChannel;
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// Longest that a host may take to make, resize or delete a disk: copying a template takes its time.
 const DEADLINE: Duration = Duration::from_secs(100);
@@ -15,12 +15,12 @@ const DEADLINE: Duration = Duration::from_secs(100);
 /// The way to hosts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Hosts {
-    client: HostCommandsClient<Channel>,
+    client: HostCommandsClient<PeerChannel>,
 }
 
 impl Hosts {
     /// Through the orchestrator's channel.
-    pub fn new(orchestrator: Channel) -> Hosts {
+    pub fn new(orchestrator: PeerChannel) -> Hosts {
         Hosts { client: HostCommandsClient::new(orchestrator) }
     }
 

@@ -36,7 +36,7 @@ pub async fn reserve(
             ResourceAmount { r#type: PRIMARY_STORAGE, amount: bytes },
         ],
     };
-    client(s).reserve(rpc::cx::request(caller, request)).await?;
+    client(s).reserve(rpc::cx::repeatable(caller, request)).await?;
     Ok(())
 }
 
@@ -54,7 +54,7 @@ pub async fn resize(
     let items = vec![ResourceAmount { r#type: PRIMARY_STORAGE, amount: bytes }];
     let request =
         ReserveRequest { key: key(volume_uuid), account_id: account, items, reserver: s.node.replica.clone() };
-    Ok(client(s).reserve(rpc::cx::request(caller, request)).await?.into_inner())
+    Ok(client(s).reserve(rpc::cx::repeatable(caller, request)).await?.into_inner())
 }
 
 /// Gives back what volumes that are gone counted. What fails is left to identity, which gives reservations of holders that
@@ -62,13 +62,13 @@ pub async fn resize(
 pub async fn give_back(s: &Storage, caller: &Caller, volume_uuids: &[String]) {
     join_all(volume_uuids.iter().map(|uuid| async move {
         let request = ReleaseRequest { key: key(uuid), items: Vec::new() };
-        if let Err(error) = client(s).release(rpc::cx::request(caller, request)).await {
+        if let Err(error) = client(s).release(rpc::cx::repeatable(caller, request)).await {
             tracing::warn!(volume = uuid, %error, "limits are given back later");
         }
     }))
     .await;
 }
 
-fn client(s: &Storage) -> LimitsClient<tonic::transport::Channel> {
+fn client(s: &Storage) -> LimitsClient<rpc::PeerChannel> {
     LimitsClient::new(s.node.peers.identity())
 }

@@ -8,10 +8,10 @@ use contract_storage::disks_client::DisksClient;
 use contract_storage::{AllocateDisksRequest, DisksResponse, FitRequest, NewDisk, VmDisksRequest};
 use jobs::StepKey;
 use proptest::prelude::*;
+use rpc::PeerChannel;
 use std::collections::HashMap;
-use tonic::transport::Channel;
 
-fn disks(w: &World) -> DisksClient<Channel> {
+fn disks(w: &World) -> DisksClient<PeerChannel> {
     DisksClient::new(w.node.peers.storage())
 }
 

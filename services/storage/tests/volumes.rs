@@ -7,11 +7,11 @@ use common::{GIB, World, ZONE, admin, error, user, uuid, vm};
 use contract::api::Caller;
 use contract_storage::volumes_client::VolumesClient;
 use contract_storage::*;
+use rpc::PeerChannel;
 use rpc::cx::request;
 use store::Sql;
-use tonic::transport::Channel;
 
-fn api(w: &World) -> VolumesClient<Channel> {
+fn api(w: &World) -> VolumesClient<PeerChannel> {
     VolumesClient::new(w.node.peers.storage())
 }
 

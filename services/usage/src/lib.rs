@@ -3,8 +3,10 @@
 //! It writes nothing that users ask for: all it knows comes from the outbox ([`events`]), row by row, exactly once.
 //! It also runs the duty that numbers the outbox.
 
+mod alert_types;
 mod api;
 mod archive;
+mod database;
 mod event_types;
 mod metering;
 mod purge;
@@ -12,6 +14,7 @@ mod store;
 
 use ::store::Migration;
 use contract::ApiError;
+use contract_usage::alerts_server::AlertsServer;
 use contract_usage::events_server::EventsServer;
 use events::Consumer;
 use node::Node;
@@ -40,7 +43,10 @@ pub async fn start(node: Node) -> Result<Routes, ApiError> {
     consume(&node, "usage-events", |consumer| async move { consumer.only(&["usage"]).run(&metering::Metering).await });
     let purging = node.clone();
     node.duty("event-purge", move |term| purge::run(purging.clone(), term));
-    Ok(Routes::new(EventsServer::new(api::Events::new(node))))
+    let watching = node.clone();
+    node.duty("database-watch", move |term| database::watch(watching.clone(), term));
+    Ok(Routes::new(EventsServer::new(api::Events::new(node.clone())))
+        .add_service(AlertsServer::new(api::Alerts::new(node))))
 }
 
 /// Runs the consumer `name` as a duty: all replicas could (the cursor keeps them apart), but they would only race.

@@ -3,8 +3,9 @@
 
 use contract::ApiError;
 use contract::api::{Caller, RoleType};
+use contract_usage::alerts_client::AlertsClient;
 use contract_usage::events_client::EventsClient;
-use contract_usage::{ListEventTypesRequest, ListEventsRequest, ListEventsResponse};
+use contract_usage::{ListAlertsRequest, ListEventTypesRequest, ListEventsRequest, ListEventsResponse};
 use events::{EventRecord, EventState, Record, UsageRecord};
 use model::Owner;
 use node::Node;
@@ -18,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct World {
     node: Node,
     client: EventsClient<Channel>,
+    alerts: AlertsClient<Channel>,
 }
 
 /// The tables of identity, as far as lists read them: ROOT with admin (2) and below it /1/5/ with ann (10) and bob (11).
@@ -46,7 +48,7 @@ impl World {
         let (node, net) = Node::for_tests(db).await;
         let routes = arcus_usage::start(node.clone()).await.unwrap();
         tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(net.listen("usage")));
-        World { node, client: EventsClient::new(net.channel("usage")) }
+        World { node, client: EventsClient::new(net.channel("usage")), alerts: AlertsClient::new(net.channel("usage")) }
     }
 
     async fn list(&self, caller: &Caller, request: ListEventsRequest) -> Result<ListEventsResponse, ApiError> {
@@ -243,4 +245,34 @@ async fn event_types_are_those_of_the_contract() {
     assert_eq!(answer.event_type.len(), 364);
     assert_eq!(answer.event_type[0].name.as_deref(), Some("VM.CREATE"));
     world.node.shut_down(Duration::from_secs(5)).await;
+}
+
+testkit::databases! {
+    async fn alerts_are_listed_by_type(db: testkit::TestDb) {
+        let world = World::new(&db).await;
+        let admin = caller(2, "admin", RoleType::Admin);
+        let minute = Duration::from_secs(60);
+        let host = event(&admin, "ALERT.COMPUTE.HOST", EventState::Completed, "Host h1 is down", minute * 2).failed();
+        let vm = event(&admin, "ALERT.USERVM", EventState::Completed, "VM v1 stopped", minute).failed();
+        let other = event(&admin, "VM.STOP", EventState::Completed, "VM v1 stopped", Duration::ZERO);
+        world.record(&[&host, &vm, &other].map(|e| Record::Event(e.clone()))).await;
+        world.archived(3).await;
+        let list = async |r: ListAlertsRequest| {
+            let answer = world.alerts.clone().list(rpc::cx::request(&admin, r)).await;
+            answer.map(tonic::Response::into_inner).map_err(ApiError::from)
+        };
+        let all = list(ListAlertsRequest::default()).await.unwrap();
+        assert_eq!((all.count, all.alert.len()), (Some(2), 2));
+        assert_eq!((all.alert[0].r#type, all.alert[0].name(), all.alert[0].description()), (Some(8), "ALERT.USERVM", "VM v1 stopped"));
+        assert_eq!((all.alert[1].r#type, all.alert[1].id(), all.alert[1].sent), (Some(7), host.uuid.as_str(), Some(host.created)));
+        let count = async |r: ListAlertsRequest| list(r).await.unwrap().count();
+        assert_eq!(count(ListAlertsRequest { r#type: Some("7".into()), ..Default::default() }).await, 1);
+        assert_eq!(count(ListAlertsRequest { r#type: Some("9".into()), ..Default::default() }).await, 0);
+        assert_eq!(count(ListAlertsRequest { name: Some("alert.uservm".into()), ..Default::default() }).await, 1);
+        assert_eq!(count(ListAlertsRequest { keyword: Some("H1".into()), ..Default::default() }).await, 1);
+        assert_eq!(count(ListAlertsRequest { id: Some(vm.uuid.clone()), ..Default::default() }).await, 1);
+        let second = list(ListAlertsRequest { page: Some(2), page_size: Some(1), ..Default::default() }).await.unwrap();
+        assert_eq!((second.count, second.alert[0].id()), (Some(2), host.uuid.as_str()));
+        assert_eq!(list(ListAlertsRequest { r#type: Some("host".into()), ..Default::default() }).await.unwrap_err().code, 431);
+    }
 }

@@ -110,3 +110,43 @@ pub async fn alive(db: &Db, tables: &Tables, kind: &str, holders: &[String]) -> 
     };
     db.all(sql).await?.iter().map(|r| r.at(0)).collect::<Result<_>>().map(Some)
 }
+
+/// Of these holders, those that a job under way is going to make: a deploy's disks have no rows until it gets there.
+pub async fn expected(db: &Db, holders: &[String]) -> Result<HashSet<String>> {
+    let (mut after, mut found) = (0i64, HashSet::new());
+    loop {
+        let sql = "SELECT id, input FROM jobs WHERE ended IS NULL AND id > ? ORDER BY id LIMIT 500";
+        let jobs = db.all(Sql::new(sql).bind(after)).await?;
+        let Some(last) = jobs.last() else { return Ok(found) };
+        after = last.at(0)?;
+        for job in &jobs {
+            let input: Vec<u8> = job.at(1)?;
+            let input = String::from_utf8_lossy(&input);
+            let named = |h: &&String| h.split(':').nth(1).is_some_and(|uuid| input.contains(uuid));
+            found.extend(holders.iter().filter(named).cloned());
+        }
+    }
+}
+
+/// Of these holders of reservations, those whose thing was there and is removed: it never comes back.
+pub async fn removed(db: &Db, tables: &Tables, kind: &str, holders: &[String]) -> Result<HashSet<String>> {
+    let table = match kind {
+        "vm" => "vms",
+        "volume" => "volumes",
+        "network" => "networks",
+        "template" => "templates",
+        "snapshot" => "snapshots",
+        _ => return Ok(HashSet::new()),
+    };
+    if !tables.has(table) {
+        return Ok(HashSet::new());
+    }
+    let sql = if kind == "vm" {
+        Sql::new("SELECT limits_key FROM vms WHERE removed IS NOT NULL AND ")
+            .in_list("limits_key", holders.iter().map(String::as_str))
+    } else {
+        Sql::new(&format!("SELECT '{kind}:' || uuid FROM {table} WHERE removed IS NOT NULL AND "))
+            .in_list("uuid", holders.iter().filter_map(|h| h.split(':').nth(1)))
+    };
+    db.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}

@@ -17,10 +17,11 @@ use contract_identity::{
 use identity::IdentityOptions;
 use node::Node;
 use rpc::LocalNet;
+use rpc::PeerChannel;
 use std::future::Future;
 use std::sync::Arc;
 use store::{Db, DbConfig, Sql};
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 pub struct World {
@@ -51,29 +52,29 @@ impl World {
         tokio::spawn(async move { Server::builder().add_routes(routes).serve_with_incoming(incoming).await });
     }
 
-    fn channel(&self) -> Channel {
+    fn channel(&self) -> PeerChannel {
         self.node.peers.identity()
     }
 
-    pub fn domains(&self) -> DomainsClient<Channel> {
+    pub fn domains(&self) -> DomainsClient<PeerChannel> {
         DomainsClient::new(self.channel())
     }
-    pub fn accounts(&self) -> AccountsClient<Channel> {
+    pub fn accounts(&self) -> AccountsClient<PeerChannel> {
         AccountsClient::new(self.channel())
     }
-    pub fn users(&self) -> UsersClient<Channel> {
+    pub fn users(&self) -> UsersClient<PeerChannel> {
         UsersClient::new(self.channel())
     }
-    pub fn roles(&self) -> RolesClient<Channel> {
+    pub fn roles(&self) -> RolesClient<PeerChannel> {
         RolesClient::new(self.channel())
     }
-    pub fn limits(&self) -> LimitsClient<Channel> {
+    pub fn limits(&self) -> LimitsClient<PeerChannel> {
         LimitsClient::new(self.channel())
     }
-    pub fn resource_limits(&self) -> ResourceLimitsClient<Channel> {
+    pub fn resource_limits(&self) -> ResourceLimitsClient<PeerChannel> {
         ResourceLimitsClient::new(self.channel())
     }
-    pub fn authority(&self) -> AuthorityClient<Channel> {
+    pub fn authority(&self) -> AuthorityClient<PeerChannel> {
         AuthorityClient::new(self.channel())
     }
 

@@ -15,7 +15,7 @@ use contract_network::{NicSpec, NicsResponse};
 use std::time::Duration;
 
 /// How long a call waits for routers.
-const ROUTER_TIME: Duration = Duration::from_secs(60);
+const ROUTER_TIME: Duration = Duration::from_secs(30);
 /// How often a call looks anew when its network changes under it.
 const TRIES: usize = 24;
 

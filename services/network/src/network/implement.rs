@@ -22,7 +22,7 @@ use std::time::Duration;
 use store::{Error, Tx, now_micros};
 
 /// How long a use of a network waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The network, implemented: the first who asks does it, the others wait.
 ///
@@ -37,7 +37,14 @@ pub async fn ready(world: &World, caller: &Caller, id: i64) -> Result<Arc<View>,
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         // Many deploys at once in a fresh network: one implements it, the others find it done.
-        let gate = world.gates.enter(&format!("implement/{id}")).await;
+        let name = format!("implement/{id}");
+        let Ok(gate) = tokio::time::timeout_at(deadline, world.gates.enter(&name)).await else {
+            // Whoever is at it waits for a host: a caller who would only stand behind it is told to come again.
+            return Err(ApiError::unavailable(format!(
+                "network {} isn't implemented yet after {PATIENCE:?}",
+                view.network.title()
+            )));
+        };
         let view = world.views.fresh(db, id).await?;
         if view.is_ready() {
             return Ok(view);

@@ -376,7 +376,7 @@ async fn read_setting(node: &Node, router: &Router) -> Result<Setting, ApiError>
 /// 533 when there is none.
 pub(crate) async fn pick_host(node: &Node, zone: i64, avoid: Vec<i64>) -> Result<PickHostResponse, ApiError> {
     let message = PickHostRequest { zone_id: zone, avoid_host_ids: avoid, ..PickHostRequest::default() };
-    let request = rpc::cx::request(&rpc::cx::system_caller(), message);
+    let request = rpc::cx::repeatable(&rpc::cx::system_caller(), message);
     Ok(PlacementClient::new(node.peers.orchestrator()).pick_host(request).await?.into_inner())
 }
 
@@ -391,7 +391,7 @@ pub(crate) async fn execute(node: &Node, host: i64, body: Body) -> Result<Option
         undo: false,
         deadline_millis: u32::try_from(COMMAND_TIME.as_millis()).unwrap_or_default(),
     };
-    let mut request = rpc::cx::request(&rpc::cx::system_caller(), message);
+    let mut request = rpc::cx::repeatable(&rpc::cx::system_caller(), message);
     request.set_timeout(COMMAND_TIME + Duration::from_secs(5));
     let answer = HostCommandsClient::new(node.peers.orchestrator()).execute(request).await?.into_inner();
     Ok(answer.outcome.and_then(|o| o.body))

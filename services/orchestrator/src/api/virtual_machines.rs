@@ -79,7 +79,7 @@ impl Api {
     async fn reserve(&self, cx: &Cx, order: &Order) -> Result<(), ApiError> {
         let calls = order.reservations.iter().map(|r| {
             let mut client = self.world.limits();
-            let request = rpc::cx::request(&cx.caller, r.clone());
+            let request = rpc::cx::repeatable(&cx.caller, r.clone());
             async move { client.reserve(request).await }
         });
         for answer in futures::future::join_all(calls).await {
@@ -167,7 +167,7 @@ impl VirtualMachines for Api {
             host_id: None,
             hypervisor: vm.hypervisor.clone(),
         };
-        self.world.attachments().check(rpc::cx::request(&cx.caller, check)).await?;
+        self.world.attachments().check(rpc::cx::repeatable(&cx.caller, check)).await?;
         self.reserve(&cx, &order).await?;
         let answer = self.accept_deploy(&cx, request.custom_job_id, &order).await;
         // A failure, or a repeat that another replica answered: what this call reserved belongs to nobody.
@@ -269,7 +269,7 @@ impl VirtualMachines for Api {
             account_id: owner.account_id,
             items: items.iter().map(|(t, n)| ResourceAmount { r#type: *t, amount: *n }).collect(),
         };
-        self.world.limits().reserve(rpc::cx::request(&cx.caller, reserve)).await?;
+        self.world.limits().reserve(rpc::cx::repeatable(&cx.caller, reserve)).await?;
         let db = &self.world.node.db;
         let mut shown = view::one(&self.world, vm.id, &cx.caller).await?;
         shown.state = Some(VmState::Stopped.to_string());

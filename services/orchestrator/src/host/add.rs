@@ -48,7 +48,10 @@ pub async fn add(world: &World, cx: &Cx, r: AddHostRequest) -> Result<ListHostsR
         ApiError::failed("The host that this request added has been removed since: add it again with a new request")
     })?;
     let host = if host.version.is_none() { connect(world, host).await? } else { host };
-    Ok(ListHostsResponse { count: Some(1), host: vec![view::shown(host, view::Details::all())] })
+    Ok(ListHostsResponse {
+        count: Some(1),
+        host: vec![view::shown(host, view::Details::all(), super::ha_tag(&world.node.settings).as_deref())],
+    })
 }
 
 async fn checked(world: &World, cx: &Cx, r: &AddHostRequest) -> Result<Plan, ApiError> {

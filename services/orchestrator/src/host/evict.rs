@@ -3,8 +3,9 @@
 use super::gone;
 use crate::placement;
 use crate::store::hosts::{self as rows, HostChange, HostRow};
+use crate::store::restarts::Cause;
 use crate::store::vms::{self, VmRow};
-use crate::vm::{claim, usage, view};
+use crate::vm::{claim, ha, usage, view};
 use crate::world::World;
 use ::store::Tx;
 use contract::ApiError;
@@ -56,6 +57,9 @@ pub async fn write_off(tx: &mut Tx, caller: &Caller, host: &HostRow) -> Result<(
         let Some(vm) = vms::find_in(tx, vm).await? else { continue };
         if vms::transit(tx, vm.id, &[VmState::Running], VmState::Stopped).await? {
             tell(tx, caller, host, &vm).await?;
+            let what = format!("VM {} stopped: its host {} was deleted by force", view::label(&vm), host.name);
+            let alert = ha::decide(tx, &vm, host.id, Cause::Host, true, &what).await?;
+            events::record(tx, alert.as_slice()).await?;
         }
         placement::free(tx, vm.id).await?;
         vms::leave_host(tx, vm.id, true).await?;

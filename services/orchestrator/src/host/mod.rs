@@ -1,9 +1,11 @@
 //! Hosts: adding, changing, deleting and showing them.
 
+pub mod absence;
 mod add;
 mod delete;
 mod evict;
 pub mod facts;
+pub mod investigate;
 pub mod reconnect;
 pub mod sweep;
 mod url;
@@ -57,11 +59,17 @@ pub async fn update(world: &World, cx: &Cx, r: UpdateHostRequest) -> Result<Host
             return Err(gone());
         }
         let host = rows::find(&mut *tx, id).await?.ok_or_else(gone)?;
-        Ok(shown(host, view::Details::all()))
+        Ok(shown(host, view::Details::all(), ha_tag(&world.node.settings).as_deref()))
     })
     .await?;
     world.host_changed(id);
     Ok(host)
+}
+
+/// The tag of hosts that are kept for VMs whose host failed.
+pub fn ha_tag(settings: &config::Settings) -> Option<String> {
+    let tag: Option<String> = settings.get(config::keys::HA_TAG);
+    tag.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty())
 }
 
 /// 4.11 takes the event's name; the state's name is what people write.

@@ -67,7 +67,7 @@ impl Job for Reconnect {
                     format!("Host {} is not connected: its state is {}. Start its agent", host.uuid, host.status);
                 return Err(ApiError::failed(text).with_entity(host.uuid, "id"));
             }
-            Ok(view::shown(host, view::Details::all()))
+            Ok(view::shown(host, view::Details::all(), super::ha_tag(&world.node.settings).as_deref()))
         })
         .await
     }

@@ -73,7 +73,15 @@ pub async fn list(world: &World, cx: &Cx, r: ListHostsRequest) -> Result<ListHos
         except: None,
         nothing: given(&r.r#type).is_some_and(|t| !t.eq_ignore_ascii_case("Routing")),
         keyword: given(&r.keyword),
+        tag: None,
     };
+    let ha_tag = super::ha_tag(&world.node.settings);
+    match (r.ha_host, &ha_tag) {
+        (Some(wanted), Some(tag)) => filter.tag = Some((tag.clone(), wanted)),
+        // Without a tag there are no such hosts.
+        (Some(true), None) => filter.nothing = true,
+        _ => {}
+    }
     let guest = match cx.refs.id::<i64>("virtualmachineid")? {
         Some(vm) => Some(movable(db, vm).await?),
         None => None,
@@ -89,7 +97,7 @@ pub async fn list(world: &World, cx: &Cx, r: ListHostsRequest) -> Result<ListHos
         .into_iter()
         .map(|h| {
             let fits = guest.as_ref().map(|g| fits(&h, g));
-            let mut host = shown(h, details);
+            let mut host = shown(h, details, ha_tag.as_deref());
             if let Some(fits) = fits {
                 host.has_enough_capacity = Some(fits);
                 host.suitable_for_migration = Some(fits && host.state.as_deref() == Some("Up"));
@@ -121,8 +129,9 @@ fn fits(host: &HostRow, guest: &rows::Guest) -> bool {
     })
 }
 
-/// A host as an answer shows it.
-pub fn shown(h: HostRow, details: Details) -> Host {
+/// A host as an answer shows it. `ha_tag`: the tag of hosts that are kept for VMs whose host failed.
+pub fn shown(h: HostRow, details: Details, ha_tag: Option<&str>) -> Host {
+    let for_ha = ha_tag.is_some_and(|tag| h.tags.split(',').any(|t| t == tag));
     let mut host = Host {
         id: Some(h.uuid),
         name: Some(h.name),
@@ -166,7 +175,7 @@ pub fn shown(h: HostRow, details: Details) -> Host {
         capacity(&mut host, h.capacity, h.memory);
         host.host_tags = Some(h.tags).filter(|t| !t.is_empty());
         host.hypervisor_version = h.hypervisor_version;
-        host.ha_host = Some(false);
+        host.ha_host = Some(for_ha);
     }
     if details.stats {
         // Hosts don't measure themselves yet.

@@ -37,6 +37,8 @@ pub struct Wanted {
     pub amount: Amount,
     /// Host tags that must all be there.
     pub tags: Vec<String>,
+    /// A host tag that must not be there: that of hosts kept for VMs whose host failed (`ha.tag`).
+    pub without_tag: Option<String>,
     /// Only this pod.
     pub pod: Option<i64>,
     /// Only this cluster.
@@ -227,6 +229,9 @@ fn refusal(host: &HostRow, wanted: &Wanted) -> Option<Rejection> {
     if !wanted.tags.iter().all(|t| host.tags.contains(t)) {
         return Some(Rejection::Tags);
     }
+    if wanted.without_tag.as_ref().is_some_and(|t| host.tags.contains(t)) {
+        return Some(Rejection::ForHa);
+    }
     if wanted.without_clusters.contains(&host.cluster) {
         return Some(Rejection::Storage);
     }
@@ -302,6 +307,7 @@ mod tests {
             hypervisor: "Simulator".into(),
             amount: Amount { cpu_mhz: n, memory: n },
             tags: vec![],
+            without_tag: None,
             pod: None,
             cluster: None,
             host: None,

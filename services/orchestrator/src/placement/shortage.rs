@@ -11,6 +11,8 @@ pub enum Rejection {
     Disabled,
     /// It lacks a host tag of the offering.
     Tags,
+    /// It is kept for VMs whose host failed.
+    ForHa,
     /// Too little CPU is left.
     Cpu,
     /// Too little memory is left.
@@ -32,6 +34,7 @@ impl Rejection {
             Rejection::NotUp => "not connected",
             Rejection::Disabled => "disabled or in maintenance",
             Rejection::Tags => "without a host tag of the offering",
+            Rejection::ForHa => "kept for restarts after failures (ha.tag)",
             Rejection::Cpu => "short of CPU",
             Rejection::Memory => "short of memory",
             Rejection::Guests => "full of guests",

@@ -373,6 +373,24 @@ pub struct HostFilter {
     pub nothing: bool,
     /// Only whose name, state or address contains it.
     pub keyword: Option<String>,
+    /// Only those that carry this tag, or (false) only those that don't.
+    pub tag: Option<(String, bool)>,
+}
+
+/// Appends a condition that a host carries a tag. The column is a list with commas and no blanks.
+fn tagged(sql: Sql, tag: &str) -> Sql {
+    let mut literal = String::with_capacity(tag.len());
+    for c in tag.chars() {
+        if matches!(c, '%' | '_' | '!') {
+            literal.push('!');
+        }
+        literal.push(c);
+    }
+    let mut sql = sql.push("(h.tags = ?").bind(tag);
+    for pattern in [format!("{literal},%"), format!("%,{literal}"), format!("%,{literal},%")] {
+        sql = sql.push(" OR h.tags LIKE ? ESCAPE '!'").bind(pattern);
+    }
+    sql.push(")")
 }
 
 /// A page of hosts, and how many there are.
@@ -392,6 +410,9 @@ pub async fn list(db: &Db, filter: &HostFilter, page: Page) -> Result<(Vec<HostR
             .push(if filter.nothing { " AND 1 = 0" } else { "" });
         if let Some(name) = &filter.name {
             sql = sql.push(" AND ").contains("h.name_lower", &name.to_lowercase());
+        }
+        if let Some((tag, carried)) = &filter.tag {
+            sql = tagged(sql.push(if *carried { " AND " } else { " AND NOT " }), tag);
         }
         match filter.keyword.as_deref().map(str::to_lowercase) {
             Some(keyword) => sql
@@ -457,6 +478,8 @@ pub struct PickFilter {
     pub hypervisor: Option<String>,
     /// Not these.
     pub avoid: Vec<i64>,
+    /// None that carries this tag.
+    pub without_tag: Option<String>,
 }
 
 /// Hosts that are Up and take work; at most `most` of them, beginning at one whose number is `from` or more.
@@ -477,11 +500,20 @@ pub async fn candidates(db: &Db, filter: &PickFilter, from: i64, most: i64) -> R
     if !filter.avoid.is_empty() {
         sql = sql.push(" AND NOT (").in_list("h.id", filter.avoid.iter().copied()).push(")");
     }
+    if let Some(tag) = &filter.without_tag {
+        sql = tagged(sql.push(" AND NOT "), tag);
+    }
     db.all(sql.push(" ORDER BY h.id LIMIT ?").bind(most))
         .await?
         .iter()
         .map(|r| Ok((r.at(0)?, r.at(1)?, r.at(2)?, r.at(3)?)))
         .collect()
+}
+
+/// How many living hosts carry a tag.
+pub async fn carriers(tx: &mut Tx, tag: &str) -> Result<i64> {
+    let sql = Sql::new("SELECT COUNT(*) FROM hosts h WHERE h.removed IS NULL AND ");
+    tx.one(tagged(sql, tag)).await?.at(0)
 }
 
 /// The lowest and highest number of living hosts of a zone.

@@ -1,5 +1,6 @@
 //! The SQL of this service.
 
+pub mod absences;
 pub mod capacity;
 pub mod clusters;
 pub mod details;
@@ -14,7 +15,9 @@ pub mod placement;
 pub mod pod_ips;
 pub mod pods;
 pub mod remains;
+pub mod restarts;
 pub mod tags;
+pub mod violations;
 pub mod vm_list;
 pub mod vm_names;
 pub mod vm_order;

@@ -21,7 +21,7 @@ pub struct HostRow {
     pub hypervisor: String,
     /// Host tags.
     pub tags: Vec<String>,
-    /// Whether its agent is connected.
+    /// Whether its agent is connected, and owes nothing.
     pub up: bool,
     /// Whether it, its cluster and its pod take VMs.
     pub accepting: bool,
@@ -42,7 +42,8 @@ pub async fn hosts(db: &Db, only: Option<&[i64]>) -> Result<Vec<HostRow>> {
          c.allocation_state AS cluster_state, p.allocation_state AS pod_state, \
          k.cpu_total_mhz * k.cpu_overcommit - k.cpu_used_mhz - k.cpu_reserved AS free_cpu, \
          k.mem_total * k.mem_overcommit - k.mem_used - k.mem_reserved AS free_mem, k.vms, \
-         (SELECT MAX(y.max_guests) FROM hypervisor_caps y WHERE y.hypervisor = h.hypervisor AND y.version = 'default') AS most \
+         (SELECT MAX(y.max_guests) FROM hypervisor_caps y WHERE y.hypervisor = h.hypervisor AND y.version = 'default') AS most, \
+         CASE WHEN EXISTS (SELECT 1 FROM host_debts d WHERE d.host_id = h.id) THEN 1 ELSE 0 END AS owes \
          FROM hosts h JOIN host_capacity k ON k.host_id = h.id JOIN clusters c ON c.id = h.cluster_id \
          JOIN pods p ON p.id = h.pod_id WHERE h.removed IS NULL",
     );
@@ -63,7 +64,8 @@ pub async fn hosts(db: &Db, only: Option<&[i64]>) -> Result<Vec<HostRow>> {
                 pod: r.get("pod_id")?,
                 cluster: r.get("cluster_id")?,
                 tags: r.get::<String>("tags")?.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect(),
-                up: r.get::<HostStatus>("status")? == HostStatus::Up,
+                // What it owes comes first: until then it may still run what others have by now.
+                up: r.get::<HostStatus>("status")? == HostStatus::Up && !r.get::<bool>("owes")?,
                 accepting: r.get::<bool>("accepting")?
                     && enabled(r.get("cluster_state")?)
                     && enabled(r.get("pod_state")?),

@@ -387,6 +387,14 @@ pub async fn debts(db: &Db, host: i64) -> Result<Vec<Debt>> {
         .collect()
 }
 
+/// The hosts that owe something and are connected with this replica.
+pub async fn debtors(db: &Db, replica: &str) -> Result<Vec<i64>> {
+    let sql = Sql::new(
+        "SELECT DISTINCT d.host_id FROM host_debts d JOIN hosts h ON h.id = d.host_id WHERE h.status = 'Up' AND h.hub = ?",
+    );
+    db.all(sql.bind(replica)).await?.iter().map(|r| r.at(0)).collect()
+}
+
 /// A debt was paid.
 pub async fn paid(tx: &mut Tx, id: i64) -> Result<()> {
     tx.exec(Sql::new("DELETE FROM host_debts WHERE id = ?").bind(id)).await.map(drop)

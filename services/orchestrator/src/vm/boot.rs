@@ -1,15 +1,18 @@
 //! The steps that deploying and starting have in common: finding a place, and starting the VM there.
 
 use super::VmWorld;
+use super::start::Undo;
 use crate::placement::{self, Algorithm, Rejection, Wanted};
 use crate::store::vms::{self, VmRow};
 use config::keys;
 use contract::ApiError;
-use contract_agent::{VmDisk, VmNic, VmSpec};
-use contract_network::NicSpec;
-use contract_storage::{DiskSpec, FitRequest};
+use contract_agent::{StartVm, VmDisk, VmNic, VmSpec, command};
+use contract_network::{NicSpec, VmNicsRequest};
+use contract_storage::{DiskSpec, FitRequest, VmDisksRequest};
+use jobs::{Ctx, NO_UNDO};
 use model::state::VmState;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use store::Tx;
 
 /// Most hosts that are tried in one transaction when others are faster.
@@ -41,13 +44,14 @@ pub struct Constraints {
     pub tags: Vec<String>,
 }
 
-/// What placement is asked for `vm`.
-pub fn wanted(vm: &VmRow, constraints: &Constraints) -> Wanted {
+/// What placement is asked for `vm`. Hosts that are kept for VMs whose host failed take nothing else.
+pub fn wanted(world: &VmWorld, vm: &VmRow, constraints: &Constraints) -> Wanted {
     Wanted {
         zone: vm.zone_id,
         hypervisor: vm.hypervisor.clone(),
         amount: vm.amount(),
         tags: constraints.tags.clone(),
+        without_tag: crate::host::ha_tag(&world.node.settings),
         pod: constraints.pod,
         cluster: constraints.cluster,
         host: constraints.host,
@@ -66,7 +70,7 @@ pub async fn exclude_clusters(world: &VmWorld, wanted: &mut Wanted, fit: FitRequ
         return Ok(());
     }
     let asked: HashSet<i64> = clusters.iter().copied().collect();
-    let request = rpc::cx::request(&rpc::cx::system_caller(), FitRequest { cluster_ids: clusters, ..fit });
+    let request = rpc::cx::repeatable(&rpc::cx::system_caller(), FitRequest { cluster_ids: clusters, ..fit });
     let answer = world.disks().fit(request).await?;
     let fitting: HashSet<i64> = answer.into_inner().cluster_ids.into_iter().collect();
     wanted.without_clusters = asked.difference(&fitting).copied().collect();
@@ -106,6 +110,47 @@ pub async fn vacate(world: &VmWorld, tx: &mut Tx, vm: i64, ran: bool) -> Result<
         tx.after_commit(move || index.took(host, amount.negated()));
     }
     vms::leave_host(tx, vm, ran).await?;
+    Ok(())
+}
+
+/// Makes NICs and disks ready on the host that was found, and starts the VM there. Should another host still hold the VM's
+/// lease, it loses it first: that takes two lease times, and nothing when the VM was stopped in order.
+///
+/// # Errors
+/// What a service or the host answers, or that it doesn't.
+pub async fn bring_up(
+    world: &Arc<VmWorld>,
+    ctx: &Ctx,
+    vm: &VmRow,
+    guest: (bool, String),
+    placed: &Placed,
+) -> Result<(), ApiError> {
+    let host = placed.host;
+    let nics = VmNicsRequest { vm_id: vm.id, host_id: Some(host) };
+    let disks = VmDisksRequest {
+        vm_id: vm.id,
+        host_id: Some(host),
+        cluster_id: Some(placed.cluster),
+        pod_id: Some(placed.pod),
+    };
+    let (nics, disks) = tokio::try_join!(
+        ctx.call("nics", Some(Undo::Nics { host }), |call| {
+            let (mut client, request) = (world.attachments(), call.request(nics));
+            async move { client.prepare(request).await }
+        }),
+        // Bytes that were made stay: the disks belong to the VM whether it runs or not.
+        ctx.call("disks", NO_UNDO, |call| {
+            let (mut client, request) = (world.disks(), call.request(disks));
+            async move { client.prepare(request).await }
+        }),
+    )?;
+    let spec = spec(vm, guest, placed.generation, &nics.nics, &disks.disks);
+    ctx.call("boot", Some(Undo::Domain { host, generation: placed.generation }), |call| {
+        let start = StartVm { vm: Some(spec.clone()), take_over: true };
+        let (world, body) = (world.clone(), command::Body::StartVm(start));
+        async move { world.on_host(host, Some(call.key()), false, body).await }
+    })
+    .await?;
     Ok(())
 }
 

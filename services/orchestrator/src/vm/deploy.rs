@@ -171,7 +171,7 @@ impl Job for Deploy {
             return finish(&world, &ctx, &vm, VmState::Stopped, &["VM.CREATE"]).await;
         }
         let guest = vm_order::guest(&world.node.db, vm.service_offering_id, vm.os_type_id).await?;
-        let mut wanted = boot::wanted(&vm, &self.constraints);
+        let mut wanted = boot::wanted(&world, &vm, &self.constraints);
         // Without an answer nothing is excluded: allocating the disks will tell, and has its undo.
         if let Err(e) = boot::exclude_clusters(&world, &mut wanted, self.fit(&vm)).await {
             tracing::debug!(error = %e, "placed without knowing where disks fit");
@@ -184,7 +184,8 @@ impl Job for Deploy {
         let spec = boot::spec(&vm, guest, placed.generation, &nics.nics, &disks.disks);
         let undo = Undo::Domain { host: placed.host, generation: placed.generation };
         ctx.call("boot", Some(undo), |call| {
-            let (world, body) = (world.clone(), command::Body::StartVm(StartVm { vm: Some(spec.clone()) }));
+            let (world, body) =
+                (world.clone(), command::Body::StartVm(StartVm { vm: Some(spec.clone()), ..StartVm::default() }));
             async move { world.on_host(placed.host, Some(call.key()), false, body).await }
         })
         .await?;
@@ -251,7 +252,7 @@ pub async fn row(world: &VmWorld, vm: i64) -> Result<VmRow, ApiError> {
 /// Gives a reservation back. A repeat does nothing.
 pub async fn release_limits(world: &VmWorld, key: &str) -> Result<(), ApiError> {
     let request = ReleaseRequest { key: key.to_owned(), items: Vec::new() };
-    world.limits().release(rpc::cx::request(&rpc::cx::system_caller(), request)).await?;
+    world.limits().release(rpc::cx::repeatable(&rpc::cx::system_caller(), request)).await?;
     Ok(())
 }
 

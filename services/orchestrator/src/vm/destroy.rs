@@ -70,7 +70,12 @@ impl Job for Destroy {
             expunge::clear(&world, &ctx, &vm).await?;
         }
         let mut shown = view::one(&world, vm.id, ctx.caller()).await?;
-        shown.state = Some(if self.expunge { VmState::Expunging } else { VmState::Destroyed }.to_string());
+        if self.expunge {
+            shown.state = Some(VmState::Expunging.to_string());
+        } else if !matches!(found, Found::Destroyed) {
+            // One that failed stays in Error until it is expunged.
+            shown.state = Some(VmState::Destroyed.to_string());
+        }
         jobs::finish!(ctx, |tx| {
             if self.expunge {
                 vms::remove(tx, vm.id).await?;

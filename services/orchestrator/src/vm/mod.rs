@@ -1,14 +1,16 @@
 //! Virtual machines: what a deployment asks for ([`order`]), the jobs that carry VMs through their states ([`deploy`],
-//! [`start`], [`stop`], [`reboot`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and the two duties
-//! that look after them ([`sweep`] ends destroyed ones, [`power`] follows what hosts report).
+//! [`start`], [`stop`], [`reboot`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and what looks after
+//! them: [`sweep`] ends destroyed ones, [`power`] follows what hosts report, [`ha`] sees to those whose host died.
 //!
 //! While a job owns a VM (an exclusive claim on `vm/ID`) nothing else changes it. A VM in a transitional state always has
 //! a job.
 
 pub mod boot;
+mod debts;
 pub mod deploy;
 pub mod destroy;
 pub mod expunge;
+pub mod ha;
 pub mod name_cache;
 pub mod names;
 pub mod order;
@@ -34,6 +36,8 @@ pub fn register(builder: jobs::Builder, world: &std::sync::Arc<VmWorld>) -> jobs
         .register::<destroy::Destroy>(world.clone())
         .register::<expunge::Expunge>(world.clone())
         .register::<power::PowerCheck>(world.clone())
+        .register::<ha::lost::Lost>(world.clone())
+        .register::<ha::restart::Restart>(world.clone())
 }
 
 /// Starts what looks after VMs in the background: following hosts' reports, expunging what was destroyed.
@@ -43,6 +47,9 @@ pub fn start(world: &VmWorld) {
     node.spawn("placement-index", crate::placement::follow(node.clone(), world.index.clone()));
     let sweeper = world.clone();
     node.duty("vm-sweep", move |term| sweep::run(sweeper.clone(), term));
+    node.spawn("host-debts", debts::collect(world.clone()));
+    let keeper = world.clone();
+    node.duty("vm-ha", move |term| ha::run(keeper.clone(), term));
 }
 
 /// Expunges a destroyed VM without waiting for its delay.

@@ -351,7 +351,7 @@ async fn default_network(world: &VmWorld, cx: &Cx, zone_id: i64, owner: &Owner, 
         domain_id: owner.domain_id,
         domain_path: owner.domain_path.clone(),
     };
-    let answer = world.attachments().default_network(rpc::cx::request(&cx.caller, request)).await?;
+    let answer = world.attachments().default_network(rpc::cx::repeatable(&cx.caller, request)).await?;
     Ok(answer.into_inner().network_id)
 }
 

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 /// The plan of a checked order.
 pub async fn of(world: &VmWorld, order: &Order) -> Result<DeployPlan, ApiError> {
     let (vm, job) = (&order.new.vm, &order.job);
-    let mut wanted = boot::wanted(vm, &job.constraints);
+    let mut wanted = boot::wanted(world, vm, &job.constraints);
     boot::exclude_clusters(world, &mut wanted, job.fit(vm)).await?;
     let algorithm = Algorithm::parse(&world.node.settings.get(keys::VM_ALLOCATION_ALGORITHM));
     let mut plan = DeployPlan {

@@ -1,19 +1,22 @@
 //! Following what hosts report. A VM that ended by itself becomes Stopped, through a job that claims it like anyone and
-//! asks the host once more; a VM that the database doesn't expect is told of, never touched. A host that returns first
-//! does what it owes.
+//! asks the host once more; it is started again when it is HA-enabled ([`super::ha`]). A copy of a VM that has been started
+//! elsewhere since is stopped; any other VM that the database doesn't expect is told of, never touched. A host that returns
+//! first does what it owes ([`super::debts`]).
 
 use super::deploy::row;
-use super::{VmWorld, boot, claim, usage, view};
+use super::{VmWorld, boot, claim, debts, ha, usage, view};
+use crate::store::restarts::Cause;
 use crate::store::vms::{self, VmRow};
+use config::keys;
 use contract::ApiError;
 use contract::api::Success;
-use contract_agent::{Command, PowerState, VmState as Reported};
+use contract_agent::{PowerState, VmState as Reported};
+use contract_network::VmNicsRequest;
 use events::{EventRecord, EventState, Record};
 use hub::HostEvent;
-use jobs::{AbortCx, Accept, Ctx, Finished, Job, UndoCx};
+use jobs::{AbortCx, Accept, Ctx, Finished, Job, NO_UNDO, UndoCx};
 use model::HostId;
 use model::state::VmState;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,8 +54,8 @@ async fn heed(world: &VmWorld, event: HostEvent) -> Result<(), ApiError> {
             // Its own task: a host that answers slowly must not hold up the news of the others.
             let tasks = world.node.tasks.clone();
             tasks.spawn(async move {
-                if let Err(e) = pay(&world, host.0).await {
-                    tracing::warn!(host = host.0, error = %e, "a host still owes; it is asked again when it reconnects");
+                if let Err(e) = debts::pay(&world, host.0).await {
+                    tracing::warn!(host = host.0, error = %e, "a host still owes; it is asked again");
                 }
             });
             Ok(())
@@ -63,17 +66,6 @@ async fn heed(world: &VmWorld, event: HostEvent) -> Result<(), ApiError> {
         HostEvent::Vm { host, state } => compare(world, host.0, &[state], false).await,
         HostEvent::Report { host, vms, .. } => compare(world, host.0, &vms, true).await,
     }
-}
-
-/// Has the host do what it owes.
-async fn pay(world: &VmWorld, host: i64) -> Result<(), ApiError> {
-    let db = &world.node.db;
-    for debt in vms::debts(db, host).await? {
-        let Some(body) = Command::decode(debt.command.as_slice())?.body else { continue };
-        world.on_host(host, None, false, body).await?;
-        store::tx!(db, "pay-debt", |tx| Ok::<_, ApiError>(vms::paid(tx, debt.id).await?)).await?;
-    }
-    Ok(())
 }
 
 /// Compares what a host says with the database. `all`: VMs that it doesn't name aren't there.
@@ -92,9 +84,29 @@ async fn compare(world: &VmWorld, host: i64, reported: &[Reported], all: bool) -
             check_again(world, vm, host).await?;
         }
     }
-    for state in reported.iter().filter(|v| v.power() == PowerState::On) {
-        let settled = known.get(state.uuid.as_str()).is_some_and(|v| v.host_id == Some(host));
-        if !settled && !moving(world, &state.uuid).await? {
+    let strays: Vec<&Reported> = reported
+        .iter()
+        .filter(|v| matches!(v.power(), PowerState::On | PowerState::Paused))
+        .filter(|v| known.get(v.uuid.as_str()).is_none_or(|known| known.host_id != Some(host)))
+        .collect();
+    if strays.is_empty() { Ok(()) } else { strange(world, host, &strays).await }
+}
+
+/// VMs that run where they should not: what has been started elsewhere since is stopped, of the rest somebody is told.
+async fn strange(world: &VmWorld, host: i64, strays: &[&Reported]) -> Result<(), ApiError> {
+    let uuids: Vec<String> = strays.iter().map(|v| v.uuid.clone()).collect();
+    let known: HashMap<String, VmRow> =
+        vms::by_uuids(&world.node.db, &uuids).await?.into_iter().map(|v| (v.uuid.clone(), v)).collect();
+    let mut stale = Vec::new();
+    for state in strays {
+        let vm = known.get(&state.uuid);
+        // It may have come here since the list was read.
+        if vm.is_some_and(|v| v.host_id == Some(host)) {
+            continue;
+        }
+        if vm.is_some_and(|v| v.generation > state.generation) {
+            stale.push((*state).clone());
+        } else if !vm.is_some_and(moving) {
             tracing::warn!(
                 host,
                 vm = state.uuid,
@@ -103,16 +115,18 @@ async fn compare(world: &VmWorld, host: i64, reported: &[Reported], all: bool) -
             );
         }
     }
+    if !stale.is_empty() {
+        let own = world.clone();
+        // Its own task: the host's answers must not hold up the news of the others.
+        world.node.tasks.spawn(async move { debts::stop_stale(&own, host, stale).await });
+    }
     Ok(())
 }
 
 /// Whether the VM is between hosts or states, or was a moment ago: a report may be older than what the database says now.
-async fn moving(world: &VmWorld, uuid: &str) -> Result<bool, ApiError> {
-    let recent = now_micros() - REPORT_LAG;
-    let found = vms::by_uuids(&world.node.db, &[uuid.to_owned()]).await?;
-    Ok(found
-        .iter()
-        .any(|v| v.changed > recent || matches!(v.state, VmState::Starting | VmState::Stopping | VmState::Migrating)))
+fn moving(vm: &VmRow) -> bool {
+    vm.changed > now_micros() - REPORT_LAG
+        || matches!(vm.state, VmState::Starting | VmState::Stopping | VmState::Migrating)
 }
 
 /// Whether a host that says this doesn't run the VM.
@@ -171,6 +185,14 @@ impl Job for PowerCheck {
         let vm = row(&world, self.vm).await?;
         // Asked while the VM is ours, so that no start or stop is under way.
         let gone = is_off(fresh(&world, self.host, &vm.uuid).await?.as_ref());
+        if gone {
+            let nics = VmNicsRequest { vm_id: vm.id, host_id: Some(self.host) };
+            ctx.call("unplug", NO_UNDO, |call| {
+                let (mut client, request) = (world.attachments(), call.request(nics));
+                async move { client.unprepare(request).await }
+            })
+            .await?;
+        }
         jobs::finish!(ctx, |tx| {
             if gone {
                 self.settle(&world, tx, &ctx, &vm).await?;
@@ -203,9 +225,12 @@ impl PowerCheck {
         }
         boot::vacate(world, tx, self.vm, true).await?;
         let text = format!("VM {} was found stopped on its host", view::label(vm));
-        let event = EventRecord::new(ctx.caller(), "VM.STOP", EventState::Completed, text);
+        let event = EventRecord::new(ctx.caller(), "VM.STOP", EventState::Completed, text.clone());
         let event = event.about("VirtualMachine", &vm.uuid).owned_by(&vm.owner);
-        events::record(tx, &[Record::Event(event), usage::record(vm, "VM.STOP")]).await?;
+        let mut records = vec![Record::Event(event), usage::record(vm, "VM.STOP")];
+        let restart = world.node.settings.get(keys::HA_VM_RESTART_HOSTUP);
+        records.extend(ha::decide(tx, vm, self.host, Cause::Guest, restart, &text).await?);
+        events::record(tx, &records).await?;
         Ok(())
     }
 }

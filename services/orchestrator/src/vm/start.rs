@@ -5,10 +5,9 @@ use super::deploy::{finish, row, stop_or_owe};
 use super::{VmWorld, view};
 use crate::store::{vm_order, vms};
 use contract::ApiError;
-use contract_agent::{StartVm, command};
 use contract_network::VmNicsRequest;
-use contract_storage::{FitRequest, VmDisksRequest};
-use jobs::{AbortCx, Ctx, Finished, Job, NO_UNDO, UndoCx};
+use contract_storage::FitRequest;
+use jobs::{AbortCx, Ctx, Finished, Job, UndoCx};
 use model::state::VmState;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -50,7 +49,7 @@ impl Job for Start {
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
         let guest = vm_order::guest(&world.node.db, vm.service_offering_id, vm.os_type_id).await?;
-        let mut wanted = boot::wanted(&vm, &self.constraints);
+        let mut wanted = boot::wanted(&world, &vm, &self.constraints);
         let fit = FitRequest {
             vm_id: Some(vm.id),
             zone_id: vm.zone_id,
@@ -65,59 +64,43 @@ impl Job for Start {
             boot::place(&world, tx, vm.id, VmState::Starting, &wanted).await
         })
         .await?;
-        let host = placed.host;
-        let nics = VmNicsRequest { vm_id: vm.id, host_id: Some(host) };
-        let disks = VmDisksRequest {
-            vm_id: vm.id,
-            host_id: Some(host),
-            cluster_id: Some(placed.cluster),
-            pod_id: Some(placed.pod),
-        };
-        let (nics, disks) = tokio::try_join!(
-            ctx.call("nics", Some(Undo::Nics { host }), |call| {
-                let (mut client, request) = (world.attachments(), call.request(nics));
-                async move { client.prepare(request).await }
-            }),
-            // Bytes that were made stay: the disks belong to the VM whether it runs or not.
-            ctx.call("disks", NO_UNDO, |call| {
-                let (mut client, request) = (world.disks(), call.request(disks));
-                async move { client.prepare(request).await }
-            }),
-        )?;
-        let spec = boot::spec(&vm, guest, placed.generation, &nics.nics, &disks.disks);
-        ctx.call("boot", Some(Undo::Domain { host, generation: placed.generation }), |call| {
-            let (world, body) = (world.clone(), command::Body::StartVm(StartVm { vm: Some(spec.clone()) }));
-            async move { world.on_host(host, Some(call.key()), false, body).await }
-        })
-        .await?;
+        boot::bring_up(&world, &ctx, &vm, guest, &placed).await?;
         finish(&world, &ctx, &vm, VmState::Running, &["VM.START"]).await
     }
 
     async fn undo(self, world: Arc<VmWorld>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
-        match undo {
-            Undo::Place => {
-                jobs::undo_step!(cx, |tx| {
-                    boot::vacate(&world, tx, self.vm, false).await?;
-                    vms::transit(tx, self.vm, &[VmState::Starting], VmState::Stopped).await?;
-                    Ok::<_, ApiError>(())
-                })
-                .await
-            }
-            Undo::Nics { host } => {
-                let request = VmNicsRequest { vm_id: self.vm, host_id: Some(host) };
-                cx.call(|call| {
-                    let (mut client, request) = (world.attachments(), call.request(request));
-                    async move { client.unprepare(request).await }
-                })
-                .await
-                .map(drop)
-            }
-            Undo::Domain { host, generation } => stop_or_owe(&world, self.vm, host, generation, &cx).await,
-        }
+        take_back(&world, self.vm, undo, cx).await
     }
 
     async fn abort(self, _world: Arc<VmWorld>, _error: &ApiError, _tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {
         Ok(()) // the undo of its first step did all
+    }
+}
+
+/// Takes a step of a start back.
+///
+/// # Errors
+/// When it can't be done now.
+pub async fn take_back(world: &Arc<VmWorld>, vm: i64, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
+    match undo {
+        Undo::Place => {
+            jobs::undo_step!(cx, |tx| {
+                boot::vacate(world, tx, vm, false).await?;
+                vms::transit(tx, vm, &[VmState::Starting], VmState::Stopped).await?;
+                Ok::<_, ApiError>(())
+            })
+            .await
+        }
+        Undo::Nics { host } => {
+            let request = VmNicsRequest { vm_id: vm, host_id: Some(host) };
+            cx.call(|call| {
+                let (mut client, request) = (world.attachments(), call.request(request));
+                async move { client.unprepare(request).await }
+            })
+            .await
+            .map(drop)
+        }
+        Undo::Domain { host, generation } => stop_or_owe(world, vm, host, generation, &cx).await,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::boot;
 use super::deploy::row;
 use super::{VmWorld, power, usage, view};
-use crate::store::{placement as hosts, vms};
+use crate::store::{placement as hosts, restarts, vms};
 use contract::ApiError;
 use contract_agent::{Command, StopVm, command};
 use contract_network::VmNicsRequest;
@@ -40,7 +40,12 @@ impl Job for Stop {
         if !begin(&ctx, self.vm).await? {
             // Stopping what is stopped is fine (states.json: StopRequested keeps Stopped).
             let shown = view::one(&world, vm.id, ctx.caller()).await?;
-            return jobs::finish!(ctx, |_tx| Ok::<_, ApiError>(shown.clone())).await;
+            return jobs::finish!(ctx, |tx| {
+                // Whoever stops it doesn't want it back after a failure either.
+                restarts::done(tx, vm.id).await?;
+                Ok::<_, ApiError>(shown.clone())
+            })
+            .await;
         }
         take_off_host(&world, &ctx, &vm, self.forced).await?;
         let mut shown = view::one(&world, vm.id, ctx.caller()).await?;

@@ -11,8 +11,8 @@ use hub::Hub;
 use jobs::{Jobs, StepKey};
 use model::HostId;
 use node::Node;
+use rpc::PeerChannel;
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// Longest that a host may take to start or stop a VM.
 pub const HOST_DEADLINE: Duration = Duration::from_secs(90);
@@ -34,17 +34,17 @@ pub struct VmWorld {
 
 impl VmWorld {
     /// NICs of VMs.
-    pub fn attachments(&self) -> AttachmentsClient<Channel> {
+    pub fn attachments(&self) -> AttachmentsClient<PeerChannel> {
         AttachmentsClient::new(self.node.peers.network())
     }
 
     /// Disks of VMs.
-    pub fn disks(&self) -> DisksClient<Channel> {
+    pub fn disks(&self) -> DisksClient<PeerChannel> {
         DisksClient::new(self.node.peers.storage())
     }
 
     /// Resource limits.
-    pub fn limits(&self) -> LimitsClient<Channel> {
+    pub fn limits(&self) -> LimitsClient<PeerChannel> {
         LimitsClient::new(self.node.peers.identity())
     }
 

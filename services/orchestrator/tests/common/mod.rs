@@ -1,10 +1,11 @@
 //! A whole orchestrator with a real agent that simulates hosts, over the in-process network.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-use arcus_agent::{Agent, Dial, Options};
+use arcus_agent::{Agent, Dial, Options, SimulatorHandle};
 use contract::ApiError;
 use contract::api::{Caller, RoleType};
 use contract_compute::ssh_key_pairs_client::SshKeyPairsClient;
+use contract_compute::virtual_machines_client::VirtualMachinesClient;
 use contract_infra::async_jobs_client::AsyncJobsClient;
 use contract_infra::capacities_client::CapacitiesClient;
 use contract_infra::clusters_client::ClustersClient;
@@ -74,6 +75,7 @@ pub struct Cloud {
     pub node: Node,
     pub net: Arc<LocalNet>,
     pub db: Db,
+    pub hub: hub::Hub,
     _membership: coord::Membership,
 }
 
@@ -87,14 +89,14 @@ impl Cloud {
         let member =
             coord::Member { id: node.replica.clone(), service: "orchestrator".into(), ..coord::Member::default() };
         let membership = node.coord.join(member).await.unwrap();
-        let (routes, _) = arcus_orchestrator::start(node.clone(), pki).await.unwrap();
+        let (routes, hub) = arcus_orchestrator::start(node.clone(), pki).await.unwrap();
         let incoming = net.listen("orchestrator");
         let stop = node.stop.clone();
         node.tasks.spawn(async move {
             let serve = Server::builder().add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled());
             serve.await.unwrap();
         });
-        Cloud { node, net, db, _membership: membership }
+        Cloud { node, net, db, hub, _membership: membership }
     }
 
     pub fn channel(&self) -> Channel {
@@ -113,9 +115,10 @@ impl Cloud {
             ..Options::new("test", dir.path(), Dial::Channel(self.net.channel("orchestrator")))
         };
         let agent = Agent::open(options).unwrap();
+        let simulator = agent.simulator();
         let stop = CancellationToken::new();
         let task = tokio::spawn(agent.run(stop.clone()));
-        Factory { stop, task, _dir: dir }
+        Factory { simulator, stop, task, _dir: dir }
     }
 
     pub async fn query(&self, caller: &Caller, job: &str) -> AsyncJob {
@@ -183,6 +186,9 @@ impl Cloud {
     pub fn clusters(&self) -> ClustersClient<Channel> {
         ClustersClient::new(self.channel())
     }
+    pub fn vms(&self) -> VirtualMachinesClient<Channel> {
+        VirtualMachinesClient::new(self.channel())
+    }
     pub fn hosts(&self) -> HostsClient<Channel> {
         HostsClient::new(self.channel())
     }
@@ -225,6 +231,7 @@ pub struct Place {
 }
 
 pub struct Factory {
+    pub simulator: SimulatorHandle,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), ApiError>>,
     _dir: tempfile::TempDir,

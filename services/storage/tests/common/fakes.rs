@@ -122,7 +122,7 @@ impl State {
         let nothing = outcome::Body::Nothing(Nothing {});
         let body = match body {
             command::Body::EnsurePool(p) => {
-                outcome::Body::Pool(PoolFacts { pool_uuid: p.pool_uuid, capacity: 1 << 40, used: 0 })
+                outcome::Body::Pool(PoolFacts { pool_uuid: p.pool_uuid, capacity: 1 << 40, ..PoolFacts::default() })
             }
             command::Body::EnsureDisk(d) => {
                 let disk = Disk { path: d.path.clone(), size: d.size, template: d.template.map(|t| t.template_uuid) };

@@ -99,6 +99,34 @@ pub(crate) async fn list(
     Ok((rows, count))
 }
 
+/// Which alerts are wanted.
+#[derive(Debug, Default)]
+pub(crate) struct AlertFilter {
+    pub id: Option<i64>,
+    /// Types; none: none.
+    pub kinds: Vec<&'static str>,
+    pub keyword: Option<String>,
+}
+
+/// A page of the alerts that match, the newest first, and how many there are.
+pub(crate) async fn alerts(db: &Db, filter: &AlertFilter, page: Page) -> Result<(Vec<EventRow>, i64), ApiError> {
+    let body = |head: &str| {
+        let sql = Sql::new(head).push(" FROM events WHERE archived = 0 AND ");
+        let sql = sql.in_list("type", filter.kinds.iter().copied()).push_if(" AND id = ?", filter.id);
+        match &filter.keyword {
+            Some(keyword) => sql.push(" AND ").contains("search", &keyword.to_lowercase()),
+            None => sql,
+        }
+    };
+    let select = body(&format!("SELECT {COLUMNS}")).push(" ORDER BY created DESC, id DESC");
+    let rows = db.all(page.apply(select)).await?;
+    let count = match page.proves_count(rows.len()) {
+        Some(count) => count,
+        None => db.one(body("SELECT COUNT(*)")).await?.at(0)?,
+    };
+    Ok((rows.iter().map(read).collect::<store::Result<_>>()?, count))
+}
+
 fn matching(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
     let mut sql = scope
         .and(sql, "")

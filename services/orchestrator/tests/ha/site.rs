@@ -1,0 +1,259 @@
+//! A zone with hosts that die when told to, and VMs on them.
+
+use crate::common::*;
+use crate::fakes::{self, Network, POOL, volume};
+use contract::ApiError;
+use contract_agent::{Command, Mock, SetMocks, command};
+use contract_compute::StartVirtualMachineRequest;
+use contract_infra::{Configuration, Host, ListHostsRequest, UpdateConfigurationRequest};
+use rpc::cx::request;
+use std::sync::Arc;
+use store::{Sql, Value};
+
+pub struct Site {
+    pub cloud: Cloud,
+    pub factory: Factory,
+    pub place: Place,
+    pub network: Arc<Network>,
+    /// UUIDs.
+    pub hosts: Vec<String>,
+}
+
+const QUICK: [(&str, &str); 4] = [
+    ("ping.interval", "2"),
+    ("ping.timeout", "1"),
+    ("investigate.retry.interval", "1"),
+    ("restart.retry.interval", "1"),
+];
+
+async fn set(cloud: &Cloud, name: &str, value: &str) -> Configuration {
+    let r = UpdateConfigurationRequest {
+        name: Some(name.into()),
+        value: Some(value.into()),
+        ..UpdateConfigurationRequest::default()
+    };
+    ok(cloud.configurations().update(request(&root(), r)).await).unwrap()
+}
+
+/// How a VM stands: state, host, generation.
+pub type Standing = (String, Option<i64>, i64);
+
+impl Site {
+    /// Two seconds of silence are too long, and everything is tried again after a second.
+    pub async fn open(db: &testkit::TestDb, hosts: usize) -> Site {
+        let cloud = Cloud::start(db).await;
+        let network = fakes::serve(&cloud.node, &cloud.net);
+        for (name, value) in QUICK {
+            set(&cloud, name, value).await;
+        }
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        let mut site = Site { cloud, factory, place, network, hosts: Vec::new() };
+        for n in 0..hosts {
+            let host = testkit::eventually(|| async { site.cloud.add_host(&site.place, n).await.ok() }).await;
+            site.hosts.push(host.id().to_owned());
+        }
+        let row = [
+            ("id", Value::from(1i64)),
+            ("uuid", POOL.into()),
+            ("name", "primary".into()),
+            ("name_lower", "primary".into()),
+            ("pool_type", "NetworkFilesystem".into()),
+            ("host_address", "10.0.0.1".into()),
+            ("path", "/primary".into()),
+            ("zone_id", site.cloud.number("zones", site.place.zone.id()).await.into()),
+            ("scope", "ZONE".into()),
+            ("provider", "DefaultPrimary".into()),
+            ("state", "Up".into()),
+            ("capacity_bytes", Value::from(1i64 << 40)),
+            ("used_bytes", Value::from(0i64)),
+            ("allocated_bytes", Value::from(0i64)),
+            ("overcommit", Value::from(1.0)),
+            ("tags", "".into()),
+            ("created", Value::from(0i64)),
+        ];
+        site.cloud.insert("storage_pools", &row).await;
+        site
+    }
+
+    pub async fn set(&self, name: &str, value: &str) -> Configuration {
+        set(&self.cloud, name, value).await
+    }
+
+    pub async fn host(&self, n: usize) -> i64 {
+        self.cloud.number("hosts", &self.hosts[n]).await
+    }
+
+    /// A stopped VM with a root disk on the pool.
+    pub async fn vm(&self, vm: i64, ha: bool) {
+        let n = |n: i64| Value::from(n);
+        let zone = self.cloud.number("zones", self.place.zone.id()).await;
+        let row = [
+            ("id", n(vm)),
+            ("uuid", uuid(vm).into()),
+            ("name", name(vm).into()),
+            ("name_lower", name(vm).into()),
+            ("display_name", name(vm).into()),
+            ("display_lower", name(vm).into()),
+            ("instance_name", format!("i-2-{vm}-VM").into()),
+            ("state", "Stopped".into()),
+            ("account_id", n(2)),
+            ("domain_id", n(1)),
+            ("domain_path", "/1/".into()),
+            ("user_id", n(2)),
+            ("zone_id", n(zone)),
+            ("template_id", n(1)),
+            ("hypervisor", "Simulator".into()),
+            ("service_offering_id", n(self.offering().await)),
+            ("cpu", n(1)),
+            ("cpu_mhz", n(500)),
+            ("memory_mb", n(512)),
+            ("details", "{}".into()),
+            ("display_vm", n(1)),
+            ("ha_enabled", n(i64::from(ha))),
+            ("dynamic_scaling", n(0)),
+            ("password_enabled", n(0)),
+            ("generation", n(0)),
+            ("limits_key", "".into()),
+            ("created", n(0)),
+            ("changed", n(0)),
+        ];
+        self.cloud.insert("vms", &row).await;
+        let row = [
+            ("id", n(vm)),
+            ("uuid", volume(vm).into()),
+            ("name", volume(vm).into()),
+            ("name_lower", volume(vm).into()),
+            ("kind", "ROOT".into()),
+            ("state", "Ready".into()),
+            ("account_id", n(2)),
+            ("domain_id", n(1)),
+            ("domain_path", "/1/".into()),
+            ("zone_id", n(zone)),
+            ("vm_id", n(vm)),
+            ("device_id", n(0)),
+            ("pool_id", n(1)),
+            ("size", n(1 << 30)),
+            ("provisioning_type", "thin".into()),
+            ("tags", "".into()),
+            ("local_storage", n(0)),
+            ("display_volume", n(1)),
+            ("created", n(0)),
+            ("changed", n(0)),
+        ];
+        self.cloud.insert("volumes", &row).await;
+    }
+
+    async fn offering(&self) -> i64 {
+        let row = self.cloud.db.one(Sql::new("SELECT MIN(id) FROM service_offerings WHERE is_system = 0")).await;
+        row.unwrap().at(0).unwrap()
+    }
+
+    /// Starts a VM, on a certain host if one is given.
+    pub async fn start(&self, vm: i64, host: Option<usize>) -> Result<(), ApiError> {
+        let r = StartVirtualMachineRequest {
+            id: Some(uuid(vm)),
+            host_id: host.map(|n| self.hosts[n].clone()),
+            ..StartVirtualMachineRequest::default()
+        };
+        let job = ok(self.cloud.vms().start(request(&root(), r)).await)?;
+        let ended = self.cloud.ended(&root(), &job.job_id).await;
+        match ended.job_status {
+            Some(1) => Ok(()),
+            _ => Err(ApiError::failed(format!("{:?}", ended.job_result))),
+        }
+    }
+
+    /// A VM that runs on a host.
+    pub async fn running(&self, vm: i64, ha: bool, host: usize) {
+        self.vm(vm, ha).await;
+        // The news of a host that was just added may still be on its way to the placement.
+        testkit::eventually(|| async { self.start(vm, Some(host)).await.ok() }).await;
+    }
+
+    pub async fn standing(&self, vm: i64) -> Standing {
+        let sql = Sql::new("SELECT state, host_id, generation FROM vms WHERE id = ?").bind(vm);
+        let row = self.cloud.db.one(sql).await.unwrap();
+        (row.at(0).unwrap(), row.at(1).unwrap(), row.at(2).unwrap())
+    }
+
+    pub async fn await_state(&self, vm: i64, state: &str) {
+        testkit::wait_until(|| async { self.standing(vm).await.0 == state }, 60 * SECOND).await;
+    }
+
+    /// Waits until the VM runs with another generation than its first.
+    pub async fn await_restart(&self, vm: i64) -> Standing {
+        let again = || async {
+            let standing = self.standing(vm).await;
+            (standing.0 == "Running" && standing.2 > 1).then_some(standing)
+        };
+        testkit::wait_until(|| async { again().await.is_some() }, 60 * SECOND).await;
+        again().await.unwrap()
+    }
+
+    pub async fn shown(&self, filter: ListHostsRequest) -> Vec<Host> {
+        ok(self.cloud.hosts().list(request(&root(), filter)).await).unwrap().host
+    }
+
+    /// A host stands still, its guests too; or goes on where it was.
+    pub async fn freeze(&self, n: usize, frozen: bool) {
+        let mock = Mock { id: 1, host_uuid: Some(self.hosts[n].clone()), frozen: true, ..Mock::default() };
+        let mocks = if frozen { vec![mock] } else { Vec::new() };
+        let command = Command { body: Some(command::Body::SetMocks(SetMocks { mocks })) };
+        self.cloud.hub.on_factories(command, 10 * SECOND).await.unwrap();
+    }
+
+    pub async fn status(&self, n: usize) -> String {
+        let filter = ListHostsRequest { id: Some(self.hosts[n].clone()), ..ListHostsRequest::default() };
+        self.shown(filter).await[0].state().to_owned()
+    }
+
+    pub async fn await_status(&self, n: usize, status: &str) {
+        testkit::wait_until(|| async { self.status(n).await == status }, 60 * SECOND).await;
+    }
+
+    /// Texts of alerts and events of a kind about an entity.
+    pub async fn told(&self, kind: &str, about: &str) -> Vec<String> {
+        let sql = Sql::new("SELECT payload FROM outbox WHERE kind = ? ORDER BY id").bind(kind);
+        let rows = self.cloud.db.all(sql).await.unwrap();
+        let texts = rows.iter().map(|r| String::from_utf8(r.at::<Vec<u8>>(0).unwrap()).unwrap());
+        texts.filter(|t| t.contains(about)).collect()
+    }
+
+    pub async fn await_told(&self, kind: &str, about: &str, text: &str) {
+        let told = || async { self.told(kind, about).await.iter().any(|t| t.contains(text)) };
+        testkit::wait_until(told, 60 * SECOND).await;
+    }
+
+    /// What is given away is what is held, and every running VM runs once and where the database says.
+    pub async fn books_are_right(&self) {
+        let sql = "SELECT COUNT(*) FROM host_capacity k WHERE k.vms <> (SELECT COUNT(*) FROM vm_capacity c WHERE c.host_id = k.host_id) \
+                   OR k.mem_used <> (SELECT COALESCE(SUM(c.memory), 0) FROM vm_capacity c WHERE c.host_id = k.host_id)";
+        assert_eq!(self.cloud.count(sql).await, 0, "capacity that nobody holds");
+        let sql = "SELECT COUNT(*) FROM vm_capacity c JOIN vms v ON v.id = c.vm_id WHERE v.host_id IS NULL OR v.host_id <> c.host_id";
+        assert_eq!(self.cloud.count(sql).await, 0, "a VM holds capacity where it isn't");
+        let rows = self.cloud.db.all(Sql::new("SELECT v.uuid, h.uuid FROM vms v JOIN hosts h ON h.id = v.host_id WHERE v.state = 'Running' ORDER BY v.uuid")).await;
+        let wanted: Vec<(String, String)> =
+            rows.unwrap().iter().map(|r| (r.at(0).unwrap(), r.at(1).unwrap())).collect();
+        let real = || {
+            let mut real: Vec<(String, String)> =
+                self.factory.simulator.vms().into_iter().map(|v| (v.spec.uuid, v.host)).collect();
+            real.sort();
+            real
+        };
+        testkit::wait_until(|| async { real() == wanted }, 20 * SECOND).await;
+    }
+
+    pub async fn end(self) {
+        self.factory.end().await;
+        self.cloud.end().await;
+    }
+}
+
+pub fn uuid(vm: i64) -> String {
+    format!("00000000-0000-0000-0000-{vm:012}")
+}
+
+pub fn name(vm: i64) -> String {
+    format!("vm{vm}")
+}

@@ -1,0 +1,58 @@
+//! Alerts.
+
+use crate::alert_types::{ALERT_TYPES, number};
+use crate::store::events::{AlertFilter, EventRow, alerts};
+use config::keys;
+use contract::{ApiError, Page};
+use contract_usage::alerts_server;
+use contract_usage::{Alert, ListAlertsRequest, ListAlertsResponse};
+use node::Node;
+use rpc::Cx;
+use tonic::{Request, Response, Status};
+
+/// `arcus.usage.v1.Alerts`.
+pub(crate) struct Alerts {
+    node: Node,
+}
+
+impl Alerts {
+    pub fn new(node: Node) -> Alerts {
+        Alerts { node }
+    }
+
+    async fn page(&self, cx: &Cx, request: &ListAlertsRequest) -> Result<ListAlertsResponse, ApiError> {
+        let page = Page::of(request.page, request.page_size, self.node.settings.get(keys::DEFAULT_PAGE_SIZE))?;
+        let given = |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
+        let mut kinds: Vec<&'static str> = ALERT_TYPES.to_vec();
+        if let Some(word) = given(&request.r#type) {
+            let wanted: usize =
+                word.parse().map_err(|_| ApiError::param(format!("{word} is no number of a type of alerts")))?;
+            kinds.retain(|kind| number(kind) == Some(wanted));
+        }
+        if let Some(name) = given(&request.name) {
+            kinds.retain(|kind| kind.eq_ignore_ascii_case(&name));
+        }
+        let filter = AlertFilter { id: cx.refs.one("id").map(|e| e.id), kinds, keyword: given(&request.keyword) };
+        let (rows, count) = alerts(&self.node.db, &filter, page).await?;
+        Ok(ListAlertsResponse { count: Some(count), alert: rows.into_iter().map(shown).collect() })
+    }
+}
+
+fn shown(row: EventRow) -> Alert {
+    Alert {
+        id: Some(row.uuid),
+        r#type: number(&row.kind).and_then(|n| i32::try_from(n).ok()),
+        name: Some(row.kind),
+        description: Some(row.description),
+        sent: Some(row.created),
+        ..Alert::default()
+    }
+}
+
+#[tonic::async_trait]
+impl alerts_server::Alerts for Alerts {
+    async fn list(&self, request: Request<ListAlertsRequest>) -> Result<Response<ListAlertsResponse>, Status> {
+        let (cx, request) = self.node.rpc.enter(request).await?;
+        Ok(Response::new(self.page(&cx, &request).await?))
+    }
+}
