@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
+use hyper::{Response, StatusCode, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -10,6 +11,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
+/// How long what is refused for overload is repeated.
+const OVERLOAD: Duration = Duration::from_secs(120);
 /// Longest wait for a job.
 const JOB_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -32,11 +35,27 @@ impl ApiClient {
         }
     }
 
-    /// Calls a command; gives the bytes of the answer.
+    /// Calls a command; gives the bytes of the answer. What is refused for overload is repeated when it is time.
     ///
     /// # Errors
     /// When there is no answer.
     pub async fn raw(&self, command: &str, params: &[(&str, &str)]) -> Result<Bytes> {
+        let begun = Instant::now();
+        loop {
+            let answer = self.once(command, params).await?;
+            if answer.status() != StatusCode::SERVICE_UNAVAILABLE || begun.elapsed() > OVERLOAD {
+                return Ok(answer.into_body());
+            }
+            let after = answer.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+            tokio::time::sleep(Duration::from_secs(after.unwrap_or(1))).await;
+        }
+    }
+
+    /// Calls a command once; gives the answer as it is.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn once(&self, command: &str, params: &[(&str, &str)]) -> Result<Response<Bytes>> {
         let mut pairs: Vec<(&str, &str)> = params.to_vec();
         pairs.extend([("command", command), ("apiKey", self.key.as_str()), ("response", "json")]);
         let text = |v: &str| utf8_percent_encode(v, NON_ALPHANUMERIC).to_string();
@@ -45,8 +64,8 @@ impl ApiClient {
         query.push_str("&signature=");
         query.push_str(&text(&signature));
         let uri = format!("{}?{query}", self.endpoint).parse()?;
-        let answer = self.http.get(uri).await.with_context(|| format!("calling {command}"))?;
-        Ok(answer.into_body().collect().await?.to_bytes())
+        let (head, body) = self.http.get(uri).await.with_context(|| format!("calling {command}"))?.into_parts();
+        Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     }
 
     /// Calls a command; gives what stands in its wrapper.

@@ -1,6 +1,7 @@
 //! `arcus dev`: everything in one process, nothing to install.
 
 use crate::api_client::ApiClient;
+use crate::signals::Signals;
 use crate::stack::{Stack, StackOptions};
 use crate::zone;
 use anyhow::{Context, Result, ensure};
@@ -205,24 +206,5 @@ fn welcome(dev: &DevJson<'_>, zone: bool, data_dir: &Path) {
         println!("  cs listVirtualMachines\n  cs listHosts\n");
     } else {
         println!("  cs listServiceOfferings\n  make run ARGS=\"--zone demo --hosts 20\"      # a zone to play with\n");
-    }
-}
-
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }

@@ -1,11 +1,11 @@
 //! The `arcus` binary.
 
 use anyhow::Result;
-use arcus::{audit, dev};
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use arcus::replica::{self, Service};
+use arcus::settings::{CommonArgs, ServiceArgs};
+use arcus::{agent_process, audit_command, dev, operator};
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use store::{Db, DbConfig};
 
 #[derive(Parser)]
 #[command(name = "arcus", version, about = "A cloud control plane that speaks the CloudStack API")]
@@ -18,18 +18,26 @@ struct Cli {
 enum Command {
     /// Runs all services in this process, with a simulator.
     Dev(Box<dev::DevArgs>),
+    /// Runs a replica of the gateway: the query API, and the same over gRPC.
+    Gateway(Box<ServiceArgs>),
+    /// Runs a replica of identity: domains, accounts, users, roles, limits.
+    Identity(Box<ServiceArgs>),
+    /// Runs a replica of the orchestrator: infrastructure, virtual machines, the agents' connections.
+    Orchestrator(Box<ServiceArgs>),
+    /// Runs a replica of the network service.
+    Network(Box<ServiceArgs>),
+    /// Runs a replica of the storage service.
+    Storage(Box<ServiceArgs>),
+    /// Runs a replica of usage: usage records, events, alerts.
+    Usage(Box<ServiceArgs>),
+    /// Runs an agent.
+    Agent(Box<agent_process::AgentArgs>),
+    /// Makes an enrolment token for an agent.
+    Token(operator::TokenArgs),
+    /// Prints the API keys of the user admin; makes them when there are none.
+    AdminKeys(CommonArgs),
     /// Checks that the books agree: exit 0 clean, 1 violations, 2 could not check.
-    Audit(AuditArgs),
-}
-
-#[derive(Args)]
-struct AuditArgs {
-    /// The folder of `arcus dev`.
-    #[arg(long, default_value = "data", conflicts_with = "database")]
-    data_dir: PathBuf,
-    /// The database, when it isn't in that folder.
-    #[arg(long, env = "ARCUS_DATABASE", hide_env_values = true)]
-    database: Option<String>,
+    Audit(audit_command::AuditArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,17 +49,28 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match cli.command {
-        Command::Dev(args) => report(runtime.block_on(dev::run(*args))),
-        Command::Audit(args) => match runtime.block_on(check(args)) {
-            Ok(0) => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::from(1),
-            Err(e) => {
-                eprintln!("arcus: could not check: {e:#}");
-                ExitCode::from(2)
-            }
-        },
-    }
+    runtime.block_on(async {
+        match cli.command {
+            Command::Dev(args) => report(dev::run(*args).await),
+            Command::Gateway(args) => report(replica::run(Service::Gateway, *args).await),
+            Command::Identity(args) => report(replica::run(Service::Identity, *args).await),
+            Command::Orchestrator(args) => report(replica::run(Service::Orchestrator, *args).await),
+            Command::Network(args) => report(replica::run(Service::Network, *args).await),
+            Command::Storage(args) => report(replica::run(Service::Storage, *args).await),
+            Command::Usage(args) => report(replica::run(Service::Usage, *args).await),
+            Command::Agent(args) => report(agent_process::run(*args).await),
+            Command::Token(args) => report(operator::token(args).await),
+            Command::AdminKeys(args) => report(operator::admin_keys(args).await),
+            Command::Audit(args) => match audit_command::run(args).await {
+                Ok(0) => ExitCode::SUCCESS,
+                Ok(_) => ExitCode::from(1),
+                Err(e) => {
+                    eprintln!("arcus: could not check: {e:#}");
+                    ExitCode::from(2)
+                }
+            },
+        }
+    })
 }
 
 fn report(result: Result<()>) -> ExitCode {
@@ -62,24 +81,4 @@ fn report(result: Result<()>) -> ExitCode {
             ExitCode::from(1)
         }
     }
-}
-
-/// Gives the number of violations.
-async fn check(args: AuditArgs) -> Result<usize> {
-    let url = match args.database {
-        Some(url) => url,
-        None => {
-            let file = args.data_dir.join("arcus.db");
-            // Connecting would make an empty one.
-            anyhow::ensure!(file.exists(), "{} doesn't exist", file.display());
-            format!("sqlite:{}", file.display())
-        }
-    };
-    let db = Db::connect(&DbConfig::new(url)).await?;
-    let violations = audit::run(&db).await?;
-    for v in &violations {
-        println!("{}: {}", v.check, v.what);
-    }
-    println!("{} checks, {} violations", audit::CHECKS.len(), violations.len());
-    Ok(violations.len())
 }

@@ -1,6 +1,7 @@
 //! All services in one process: what `arcus dev` runs, and what whole-system tests start. The services still talk gRPC,
 //! over in-memory pipes, so this is the code path of production with other wires.
 
+use crate::{metrics_port, schema};
 use anyhow::{Context, Result};
 use contract::secret::Secret;
 use coord::{Coord, EtcdConfig, Member};
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Db, DbConfig, Migration};
+use store::{Db, DbConfig};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -52,25 +53,6 @@ pub struct Stack {
     pub keys: (String, Secret<String>),
 }
 
-/// All tables, in the order in which they are made.
-pub fn migrations() -> Vec<Migration> {
-    [
-        coord::MIGRATIONS,
-        config::MIGRATIONS,
-        jobs::MIGRATIONS,
-        events::MIGRATIONS,
-        model::tags::MIGRATIONS,
-        pki::MIGRATIONS,
-        identity::MIGRATIONS,
-        orchestrator::MIGRATIONS,
-        network::MIGRATIONS,
-        storage::MIGRATIONS,
-        usage::MIGRATIONS,
-        gateway::MIGRATIONS,
-    ]
-    .concat()
-}
-
 /// Connects to the database that the options name.
 ///
 /// # Errors
@@ -94,7 +76,7 @@ impl Stack {
         let agents = bind(options.agents, "agents").await?;
         let metrics = bind(options.metrics, "metrics").await?;
         let db = database(&options).await?;
-        db.migrate(&migrations()).await.context("the schema")?;
+        db.migrate(&schema::migrations()).await.context("the schema")?;
         let coord = match options.etcd.as_slice() {
             [] => Coord::local(),
             urls => Coord::etcd(EtcdConfig::new(urls.iter().cloned())).await.context("etcd")?,
@@ -217,11 +199,5 @@ fn start_metrics(node: &Node, listener: TcpListener) {
         let db = db.clone();
         Box::pin(async move { db.ping().await.map_err(|e| e.to_string()) })
     });
-    let stop = node.stop.clone();
-    node.tasks.spawn(async move {
-        let served = axum::serve(listener, telemetry::routes(health)).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(e) = served.await {
-            tracing::error!(error = %e, "the metrics port ended");
-        }
-    });
+    metrics_port::serve(listener, health, node.stop.clone());
 }

@@ -76,9 +76,18 @@ impl Dev {
 
     /// A client with the administrator's keys.
     pub fn api(&self) -> ApiClient {
+        self.api_as(&self.told("apikey"), &self.told("secretkey"))
+    }
+
+    /// A client with these keys.
+    pub fn api_as(&self, key: &str, secret: &str) -> ApiClient {
+        ApiClient::new(&self.told("endpoint"), key, secret)
+    }
+
+    /// What dev.json says.
+    fn told(&self, key: &str) -> String {
         let dev: Value = serde_json::from_slice(&std::fs::read(self.dir.path().join("dev.json")).unwrap()).unwrap();
-        let text = |key: &str| dev.get(key).and_then(Value::as_str).unwrap().to_owned();
-        ApiClient::new(&text("endpoint"), &text("apikey"), &text("secretkey"))
+        dev.get(key).and_then(Value::as_str).unwrap().to_owned()
     }
 
     /// Its database.

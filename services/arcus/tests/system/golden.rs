@@ -19,6 +19,7 @@ const NAME: &str = "g2dbe8";
 const LEFT_OUT: &[(&str, &str)] = &[
     ("149-createNetwork-vpc-tier.json", "there are no VPCs yet"),
     ("151-deleteNetwork-tier.json", "there are no VPCs yet"),
+    ("044-listAlerts-page.json", "its alerts are of later releases; a fresh install of ours has none"),
     ("032-listIsos.json", "no ISO can be registered yet, and none is built in"),
 ];
 /// Differences of form that are meant. `Class.field`, what, why.

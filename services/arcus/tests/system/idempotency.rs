@@ -27,3 +27,34 @@ async fn a_request_sent_three_times_makes_one_machine() {
     dev.settle().await;
     dev.audit().await;
 }
+
+/// A repeat comes when the first request has changed what its own checks look at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_after_the_effect_is_answered_as_the_first_was() {
+    let dev = Dev::with_zone(2).await;
+    let (api, ids) = (dev.api(), dev.ids().await);
+    let vm = api.run("deployVirtualMachine", &deploy_params(&ids, "again")).await.unwrap();
+    let vm = vm.pointer("/virtualmachine/id").and_then(Value::as_str).unwrap().to_owned();
+    let custom = [("name", "any"), ("displaytext", "any"), ("customized", "true")];
+    let offering = api.call("createDiskOffering", &custom).await.unwrap();
+    let offering = offering.pointer("/diskoffering/id").and_then(Value::as_str).unwrap().to_owned();
+    let disk = [("zoneid", ids[0].as_str()), ("diskofferingid", &offering), ("size", "1"), ("name", "disk")];
+    let volume = api.run("createVolume", &disk).await.unwrap();
+    let volume = volume.pointer("/volume/id").and_then(Value::as_str).unwrap().to_owned();
+    let (id, on) = (("id", volume.as_str()), ("virtualmachineid", vm.as_str()));
+    let requests: &[(&str, &[(&str, &str)])] = &[
+        ("attachVolume", &[id, on, ("idempotencykey", "a")]),
+        ("resizeVolume", &[id, ("size", "2"), ("idempotencykey", "b")]),
+        ("detachVolume", &[id, ("idempotencykey", "c")]),
+        ("deleteVolume", &[id, ("idempotencykey", "d")]),
+        ("destroyVirtualMachine", &[("id", vm.as_str()), ("expunge", "true"), ("idempotencykey", "e")]),
+    ];
+    for (command, params) in requests {
+        let first = api.run(command, params).await.unwrap();
+        let accepted = api.call(command, params).await.unwrap();
+        assert_eq!(api.call(command, params).await.unwrap(), accepted, "{command}");
+        assert_eq!(api.run(command, params).await.unwrap(), first, "{command}");
+    }
+    dev.settle().await;
+    dev.audit().await;
+}

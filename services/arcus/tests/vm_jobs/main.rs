@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod budget;
+mod failover;
 mod scenario;
 mod template;
 mod world;
@@ -151,6 +152,22 @@ async fn reconnecting_a_host() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_ended_by_itself() {
-    let proof = prove(&PowerLoss(Template::shared().await), &[]).await.unwrap_or_else(|why| panic!("{why}"));
+    let proof = prove(&PowerLoss(Template::shared().await), &["unplug"]).await.unwrap_or_else(|why| panic!("{why}"));
+    println!("{} runs over {} points", proof.runs, proof.points.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_whose_host_died() {
+    let scenario = failover::HostDeath(Template::shared().await);
+    let proof = prove(&scenario, &["unplug"]).await.unwrap_or_else(|why| panic!("{why}"));
+    println!("{} runs over {} points", proof.runs, proof.points.len());
+}
+
+// covers: OPS-113
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_is_started_again() {
+    let scenario = failover::Failover(Template::shared().await);
+    let steps = ["place", "nics", "disks", "boot"];
+    let proof = prove(&scenario, &steps).await.unwrap_or_else(|why| panic!("{why}"));
     println!("{} runs over {} points", proof.runs, proof.points.len());
 }

@@ -11,6 +11,7 @@ use orchestrator::Orchestrator;
 use orchestrator::vm::VmWorld;
 use pki::Pki;
 use rpc::{LocalNet, Peers};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::{Db, DbConfig, Sql};
@@ -27,6 +28,8 @@ pub struct World {
     pub simulator: SimulatorHandle,
     /// Of the incarnation that runs.
     vms: Mutex<Option<Arc<VmWorld>>>,
+    /// Hosts that live.
+    living: AtomicUsize,
     _dir: TempDir,
 }
 
@@ -57,7 +60,7 @@ impl World {
         let simulator = agent.simulator();
         let stop = node.stop.clone();
         node.tasks.spawn(async move { agent.run(stop).await.unwrap() });
-        World { node, net, pki, simulator, vms: Mutex::new(None), _dir: dir }
+        World { node, net, pki, simulator, vms: Mutex::new(None), living: AtomicUsize::new(2), _dir: dir }
     }
 
     /// An orchestrator with the harness's engine; waits until its hosts are connected.
@@ -75,10 +78,27 @@ impl World {
         serve(&node, &self.net, "orchestrator", orchestrator.serve());
         *self.vms.lock().unwrap() = Some(orchestrator.vms.clone());
         let hub = orchestrator.world.hub.clone();
-        wait_until(|| async { hub.connected() == 2 }, Duration::from_secs(20)).await;
+        wait_until(|| async { hub.connected() == self.living.load(Ordering::SeqCst) }, Duration::from_secs(20)).await;
         let index = orchestrator.vms.index.clone();
         index.load(&node.db).await.unwrap();
         orchestrator.run_jobs()
+    }
+
+    /// Silence counts after a second.
+    pub async fn hasten(&self) {
+        let settings = &self.node.settings;
+        store::tx!(self.node.db, "hasten", |tx| {
+            settings.set(tx, "ping.interval", "1", config::Scope::Global).await?;
+            settings.set(tx, "ping.timeout", "1", config::Scope::Global).await
+        })
+        .await
+        .unwrap();
+    }
+
+    /// A host loses power.
+    pub fn kill_host(&self, host: &str) {
+        assert!(self.simulator.kill_host(host));
+        self.living.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub fn channel(&self) -> Channel {
@@ -162,6 +182,10 @@ const LOOKS: &[(&str, &str)] = &[
     ("claim", "SELECT resource FROM claims WHERE exclusive <> 0 OR shared <> 0 OR waiting <> 0 ORDER BY resource"),
     ("tag", "SELECT resource_uuid, tag_key, tag_value FROM tags ORDER BY resource_uuid, tag_key"),
     ("debt", "SELECT vm_uuid FROM host_debts"),
+    (
+        "wish",
+        "SELECT v.name, w.attempts || '', CASE WHEN w.job IS NULL THEN 'free' ELSE 'taken' END FROM vm_restarts w JOIN vms v ON v.id = w.vm_id",
+    ),
 ];
 
 fn replica(node: &Node, service: &str) -> Node {

@@ -1,0 +1,112 @@
+//! A world with one of each, made through the public API, at rest.
+
+use crate::template::{self, Template};
+use arcus::api_client::ApiClient;
+use arcus::stack::Stack;
+use serde_json::Value;
+use std::path::Path;
+use std::time::Duration;
+use store::{Db, DbConfig, Sql};
+use tempfile::TempDir;
+use testkit::wait_until;
+use tokio::sync::OnceCell;
+
+static SAMPLE: OnceCell<TempDir> = OnceCell::const_new();
+
+/// Its data folder.
+pub async fn folder() -> &'static Path {
+    SAMPLE
+        .get_or_init(|| async {
+            let dir = Template::shared().await.copy();
+            let (stack, api) = template::open(dir.path()).await;
+            enrich(&api).await;
+            drained(&stack.node.db).await;
+            stack.shut_down().await;
+            dir
+        })
+        .await
+        .path()
+}
+
+/// A database of its own with the same content.
+pub async fn database() -> (Db, TempDir) {
+    let copy = testkit::temp_dir();
+    for entry in std::fs::read_dir(folder().await).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("arcus.db") {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    (open(copy.path()).await, copy)
+}
+
+async fn open(dir: &Path) -> Db {
+    Db::connect(&DbConfig::new(format!("sqlite:{}", dir.join("arcus.db").display()))).await.unwrap()
+}
+
+/// Adds to the template what checks are about: tenants, volumes, addresses, tags, keys, a network that isn't in use.
+pub async fn enrich(api: &ApiClient) {
+    let zone = first(api, "listZones", "zone").await;
+    let network = first(api, "listNetworks", "network").await;
+    api.call("createDomain", &[("name", "sub")]).await.unwrap();
+    let tenant = [
+        ("accounttype", "0"),
+        ("email", "t@example.org"),
+        ("firstname", "T"),
+        ("lastname", "T"),
+        ("username", "tenant"),
+        ("password", "secret-word"),
+    ];
+    api.call("createAccount", &tenant).await.unwrap();
+    api.run("associateIpAddress", &[("networkid", &network)]).await.unwrap();
+    let by_name = [("name", "DefaultIsolatedNetworkOfferingWithSourceNatService")];
+    let offering = api.call("listNetworkOfferings", &by_name).await.unwrap();
+    let offering = offering.pointer("/networkoffering/0/id").and_then(Value::as_str).unwrap();
+    let second = [("zoneid", zone.as_str()), ("name", "second"), ("displaytext", "s"), ("networkofferingid", offering)];
+    api.call("createNetwork", &second).await.unwrap();
+    let offering = first(api, "listDiskOfferings", "diskoffering").await;
+    let volume = [("zoneid", zone.as_str()), ("name", "data"), ("diskofferingid", offering.as_str())];
+    api.run("createVolume", &volume).await.unwrap();
+    api.call("createSSHKeyPair", &[("name", "key")]).await.unwrap();
+    let vm = api.call("listVirtualMachines", &[("listall", "true"), ("state", "Running")]).await.unwrap();
+    let vm = vm.pointer("/virtualmachine/0/id").and_then(Value::as_str).unwrap();
+    let tags = [("resourcetype", "UserVm"), ("resourceids", vm), ("tags[0].key", "a"), ("tags[0].value", "b")];
+    api.run("createTags", &tags).await.unwrap();
+}
+
+async fn first(api: &ApiClient, command: &str, key: &str) -> String {
+    let answer = api.call(command, &[("listall", "true")]).await.unwrap();
+    answer.pointer(&format!("/{key}/0/id")).and_then(Value::as_str).unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+/// Waits until no job is under way and all facts have been taken.
+pub async fn drained(db: &Db) {
+    let sql = "SELECT (SELECT COUNT(*) FROM outbox WHERE seq IS NULL) + (SELECT COUNT(*) FROM outbox_cursors c, outbox_head h \
+               WHERE c.seq < h.seq) + (SELECT COUNT(*) FROM jobs WHERE state NOT IN ('Done', 'Failed'))";
+    wait_until(|| async { db.one(Sql::new(sql)).await.unwrap().at::<i64>(0).unwrap() == 0 }, Duration::from_secs(60))
+        .await;
+}
+
+/// The whole system on MariaDB, with the same content.
+pub async fn on_mariadb(url: &str) -> (Stack, ApiClient, TempDir) {
+    use arcus::stack::StackOptions;
+    let dir = testkit::temp_dir();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let stack = Stack::start(StackOptions {
+        data_dir: dir.path().to_owned(),
+        database: Some(url.to_owned()),
+        etcd: Vec::new(),
+        api: any,
+        grpc: any,
+        agents: any,
+        metrics: any,
+        admin_password: contract::secret::Secret::new("password".to_owned()),
+    })
+    .await
+    .unwrap();
+    let endpoint = format!("http://{}/client/api", stack.api);
+    let api = ApiClient::new(&endpoint, &stack.keys.0, stack.keys.1.expose());
+    arcus::zone::build(&api, "t", 2, |_| {}).await.unwrap();
+    enrich(&api).await;
+    (stack, api, dir)
+}
