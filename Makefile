@@ -2,9 +2,12 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 ARGS ?=
+CLUSTER ?=
+# Servers such as mariadbd and haproxy live where only root's PATH looks.
+export PATH := $(PATH):/usr/sbin:/sbin
 PY := target/clients/bin/python
 
-.PHONY: help run test test-rust test-clients clients lint coverage bench clean
+.PHONY: help run cluster cluster-down cluster-status test test-rust test-chaos chaos test-clients clients lint coverage bench clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +17,17 @@ run: ## build and start Arcus on this machine (ARGS="--zone demo --hosts 20")
 	@cargo build --release --bin arcus
 	@exec target/release/arcus dev $(ARGS)
 
+cluster: ## start the production form on this machine: replicas, etcd, Galera, balancer (CLUSTER=small, ARGS="--hosts 20")
+	@deploy/setup-dev cluster
+	@cargo build --release --bin arcus --bin arcus-cluster
+	@target/release/arcus-cluster up $(if $(filter small,$(CLUSTER)),--small) $(ARGS)
+
+cluster-down: ## end it; its data stays in data/cluster
+	@target/release/arcus-cluster down $(ARGS)
+
+cluster-status: ## what of it runs, and whether it serves
+	@target/release/arcus-cluster status $(ARGS)
+
 test: ## run all tests: Rust, and real CloudStack clients
 	@deploy/setup-dev test
 	@$(MAKE) --no-print-directory test-rust
@@ -21,6 +35,15 @@ test: ## run all tests: Rust, and real CloudStack clients
 
 test-rust: ## the Rust tests only (SQLite, MariaDB, etcd)
 	cargo test --workspace --no-fail-fast
+
+test-chaos: ## the production form, killed: cluster, coordination, kill loop (ARCUS_FAULTS, ARCUS_SEED; 15 minutes)
+	@deploy/setup-dev test
+	cargo test --workspace --no-fail-fast --test production --test coordination --test kill_loop -- --include-ignored --nocapture
+
+chaos: ## 2,000 faults under load, release build (ARGS="--seed 7 --keep data/chaos")
+	@deploy/setup-dev test
+	cargo build --release --bin arcus --bin arcus-chaos
+	target/release/arcus-chaos run --isolated --faults 2000 --every 800 2200 $(ARGS)
 
 clients: ## install the pinned real clients into target/clients
 	@test -x $(PY) || python3 -m venv target/clients
@@ -40,7 +63,7 @@ coverage: ## which requirement rows are proven by a test, which not
 
 bench: ## figures of docs/performance.md (see tests/bench/README.md)
 	cargo build --release --bin arcus --bin arcus-bench
-	target/release/arcus-bench $(ARGS)
+	target/release/arcus-bench own $(ARGS)
 
 clean: ## remove everything built
 	cargo clean

@@ -1,26 +1,33 @@
-//! Measures Arcus as users meet it: an own process of `arcus dev` (release build), driven over HTTP with signed requests.
+//! Measures a cloud as its users meet it: over HTTP, with signed requests. Works against any server that speaks the
+//! CloudStack API (`drive`), and can start an Arcus of its own (`own`).
 //!
 //! ```text
 //! cargo build --release --bin arcus --bin arcus-bench
-//! target/release/arcus-bench                       # MariaDB with durable commits, 64 clients
-//! target/release/arcus-bench --on sqlite
-//! target/release/arcus-bench raw                   # what disk and database give
+//! target/release/arcus-bench own                        # MariaDB with durable commits
+//! target/release/arcus-bench own --on sqlite --vms 1000,10000 --networks 10
+//! target/release/arcus-bench drive --url http://HOST:8080/client/api --apikey K --secretkey S --vms 1000
+//! target/release/arcus-bench raw                        # what disk and database give
 //! ```
 
+mod hosts;
+mod load;
+mod machines;
 mod raw;
+mod recovery;
+mod report;
 mod server;
+mod target;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use arcus::api_client::ApiClient;
-use clap::{Parser, ValueEnum};
-use futures::StreamExt as _;
-use futures::stream;
-use hdrhistogram::Histogram;
-use serde_json::Value;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use load::Reads;
+use report::Report;
 use server::Server;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use target::Zone;
 
 /// Where the database is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,218 +38,142 @@ enum On {
     Sqlite,
 }
 
-/// What to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Parser)]
+#[command(about = "Measures a cloud that speaks the CloudStack API")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
 enum What {
-    /// Deploys, lists, destroys.
-    All,
-    /// Disk and database alone.
+    /// Starts an Arcus of its own and measures it.
+    Own(OwnArgs),
+    /// Measures a running server; its first enabled advanced zone has hosts, a template and room.
+    Drive(DriveArgs),
+    /// What disk and database give without Arcus.
     Raw,
 }
 
-#[derive(Parser)]
-#[command(about = "Measures a running Arcus")]
-struct Cli {
-    #[arg(value_enum, default_value = "all")]
-    what: What,
-    #[arg(long, value_enum, default_value = "mariadb")]
-    on: On,
-    /// Concurrent clients of the deploy batch.
+#[derive(Args, Clone)]
+struct Load {
+    /// Machines to grow to; after each the lists are measured.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000")]
+    vms: Vec<usize>,
+    /// Isolated networks that they are spread over.
+    #[arg(long, default_value_t = 4)]
+    networks: usize,
+    /// Concurrent clients of deploys and destroys.
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// Virtual machines to deploy.
-    #[arg(long, default_value_t = 1000)]
-    vms: usize,
-    /// Simulated hosts.
-    #[arg(long, default_value_t = 32)]
-    hosts: usize,
+    /// Concurrent clients of the lists, one run each.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+    readers: Vec<usize>,
+    /// Lists a second of the open loop: sent at that rate whether answered or not; 0: none.
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
     /// Seconds of each list run.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Hosts to enrol with `addHost`, in a cluster of their own; 0: none.
+    #[arg(long, default_value_t = 0)]
+    enrol: usize,
+    /// Leave the machines.
+    #[arg(long)]
+    keep: bool,
+    /// Also write the figures there, one JSON object a line.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct OwnArgs {
+    #[arg(long, value_enum, default_value = "mariadb")]
+    on: On,
+    /// Simulated hosts.
+    #[arg(long, default_value_t = 32)]
+    hosts: usize,
     /// The binary.
     #[arg(long, default_value = "target/release/arcus")]
     arcus: String,
-    /// Leave the virtual machines.
+    /// Starts to measure.
+    #[arg(long, default_value_t = 3)]
+    starts: usize,
+    /// Also `kill -9` in a batch of 32 deploys, and see how long the API is away and how the deploys end.
     #[arg(long)]
-    keep: bool,
+    recovery: bool,
+    #[command(flatten)]
+    load: Load,
+}
+
+#[derive(Args)]
+struct DriveArgs {
+    /// "http://127.0.0.1:8080/client/api".
+    #[arg(long)]
+    url: String,
+    #[arg(long, env = "CLOUDSTACK_KEY")]
+    apikey: String,
+    #[arg(long, env = "CLOUDSTACK_SECRET", hide_env_values = true)]
+    secretkey: String,
+    #[command(flatten)]
+    load: Load,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let cli = Cli::parse();
-    if cli.what == What::Raw {
-        return raw::run().await;
+    match Cli::parse().what {
+        What::Raw => raw::run().await,
+        What::Own(args) => own(args).await,
+        What::Drive(args) => {
+            let mut report = Report::new(args.load.json.as_deref())?;
+            let api = Arc::new(ApiClient::new(&args.url, &args.apikey, &args.secretkey));
+            drive(&api, &args.load, &mut report, || None).await
+        }
     }
-    let mut server = Server::start(&cli.arcus, cli.on == On::Mariadb, cli.hosts).await?;
-    println!("start: serving after {} ms, {} MiB resident", server.start_millis, server.resident_mib());
+}
+
+async fn own(args: OwnArgs) -> Result<()> {
+    let mut report = Report::new(args.load.json.as_deref())?;
+    let mut server = Server::start(&args.arcus, args.on == On::Mariadb, args.hosts).await?;
+    report.figure("start on an empty database", &[("ms", server.start_millis)]);
+    let mut starts = Vec::new();
+    for _ in 0..args.starts {
+        server.stop().await?;
+        starts.push(server.launch().await?);
+    }
+    starts.sort_by(f64::total_cmp);
+    if let Some(median) = starts.get(starts.len() / 2) {
+        report.figure("start on its data (median)", &[("ms", *median), ("starts", starts.len() as f64)]);
+    }
+    report.figure("idle memory", &[("MiB", server.resident_mib())]);
     let api = Arc::new(server.client());
-    let ids = Arc::new(Ids::find(&api).await?);
-    let deployed = deploy(&api, &ids, &cli).await?;
-    println!("memory with {} VMs: {} MiB resident", deployed.len(), server.resident_mib());
-    for clients in [1, 8, 32] {
-        list(
-            &api,
-            clients,
-            cli.seconds,
-            "listVirtualMachines",
-            &[("page", "1"), ("pagesize", "20"), ("listall", "true")],
-        )
-        .await?;
-    }
-    for clients in [1, 8, 32] {
-        list(&api, clients, cli.seconds, "listZones", &[]).await?;
-    }
-    if !cli.keep {
-        destroy(&api, deployed, cli.clients).await?;
+    drive(&api, &args.load, &mut report, || Some(server.resident_mib())).await?;
+    if args.recovery {
+        recovery::measure(&mut server, &mut report).await?;
     }
     server.stop().await
 }
 
-/// What a deploy names.
-struct Ids {
-    zone: String,
-    template: String,
-    offering: String,
-    network: String,
-}
-
-impl Ids {
-    async fn find(api: &ApiClient) -> Result<Ids> {
-        let zone = first(api, "listZones", "zone", &[]).await?;
-        let template =
-            first(api, "listTemplates", "template", &[("templatefilter", "featured"), ("zoneid", &zone)]).await?;
-        let small = [
-            ("name", "bench.tiny"),
-            ("displaytext", "bench"),
-            ("cpunumber", "1"),
-            ("cpuspeed", "100"),
-            ("memory", "128"),
-        ];
-        let made = api.call("createServiceOffering", &small).await?;
-        let offering = text(&made, "/serviceoffering/id")?;
-        let by_name = [("name", "DefaultIsolatedNetworkOfferingWithSourceNatService")];
-        let network_offering = first(api, "listNetworkOfferings", "networkoffering", &by_name).await?;
-        let network = [
-            ("zoneid", zone.as_str()),
-            ("name", "bench"),
-            ("displaytext", "bench"),
-            ("networkofferingid", network_offering.as_str()),
-            ("gateway", "10.2.0.1"),
-            ("netmask", "255.255.224.0"),
-        ];
-        let network = text(&api.call("createNetwork", &network).await?, "/network/id")?;
-        Ok(Ids { zone, template, offering, network })
+/// Lists on the empty zone, then grows to each size, and lists again.
+async fn drive(api: &Arc<ApiClient>, load: &Load, report: &mut Report, memory: impl Fn() -> Option<f64>) -> Result<()> {
+    let zone = Arc::new(Zone::prepare(api, load.networks).await.context("preparing the zone")?);
+    let reads = Reads { seconds: Duration::from_secs(load.seconds), readers: load.readers.clone(), rate: load.rate };
+    load::lists(api, &reads, 0, report).await?;
+    let mut vms = Vec::new();
+    for size in &load.vms {
+        let more = size.saturating_sub(vms.len());
+        machines::deploy(api, &zone, vms.len(), more, load.clients, &mut vms, report).await?;
+        if let Some(mib) = memory() {
+            report.figure(&format!("memory with {} VMs", vms.len()), &[("MiB", mib)]);
+        }
+        load::lists(api, &reads, vms.len(), report).await?;
     }
-}
-
-async fn first(api: &ApiClient, command: &str, key: &str, params: &[(&str, &str)]) -> Result<String> {
-    text(&api.call(command, params).await?, &format!("/{key}/0/id"))
-}
-
-fn text(value: &Value, pointer: &str) -> Result<String> {
-    value.pointer(pointer).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("{pointer} in {value}"))
-}
-
-async fn deploy(api: &Arc<ApiClient>, ids: &Arc<Ids>, cli: &Cli) -> Result<Vec<String>> {
-    let failed = Arc::new(AtomicUsize::new(0));
-    let begun = Instant::now();
-    let results: Vec<(Duration, Option<String>)> = stream::iter(0..cli.vms)
-        .map(|i| {
-            let (api, ids, failed) = (api.clone(), ids.clone(), failed.clone());
-            async move {
-                let name = format!("bench-{i}");
-                let params = [
-                    ("zoneid", ids.zone.as_str()),
-                    ("templateid", ids.template.as_str()),
-                    ("serviceofferingid", ids.offering.as_str()),
-                    ("networkids", ids.network.as_str()),
-                    ("name", name.as_str()),
-                ];
-                let start = Instant::now();
-                let done = api.run("deployVirtualMachine", &params).await;
-                let vm = done.and_then(|d| text(&d, "/virtualmachine/id"));
-                if let Err(e) = &vm
-                    && failed.fetch_add(1, Ordering::Relaxed) < 3
-                {
-                    println!("deploy: {e:#}");
-                }
-                (start.elapsed(), vm.ok())
-            }
-        })
-        .buffer_unordered(cli.clients)
-        .collect()
-        .await;
-    let wall = begun.elapsed().as_secs_f64();
-    let good: Vec<String> = results.iter().filter_map(|(_, vm)| vm.clone()).collect();
-    let mut times = Histogram::<u64>::new(3)?;
-    for (took, _) in &results {
-        times.record(u64::try_from(took.as_micros())?)?;
+    if load.enrol > 0 {
+        hosts::enrol(api, &zone, load.enrol, report).await?;
     }
-    println!(
-        "deploy: {} VMs, {} clients: {:.1}/s, p50 {:.1} ms, p99 {:.1} ms, {} failed",
-        good.len(),
-        cli.clients,
-        good.len() as f64 / wall,
-        millis(&times, 0.5),
-        millis(&times, 0.99),
-        failed.load(Ordering::Relaxed)
-    );
-    Ok(good)
-}
-
-async fn destroy(api: &Arc<ApiClient>, vms: Vec<String>, clients: usize) -> Result<()> {
-    let n = vms.len();
-    let begun = Instant::now();
-    let failed: usize = stream::iter(vms)
-        .map(|vm| {
-            let api = api.clone();
-            async move { api.run("destroyVirtualMachine", &[("id", &vm), ("expunge", "true")]).await.is_err() }
-        })
-        .buffer_unordered(clients)
-        .filter(|failed| futures::future::ready(*failed))
-        .count()
-        .await;
-    println!(
-        "destroy + expunge: {n} VMs, {clients} clients: {:.1}/s, {failed} failed",
-        n as f64 / begun.elapsed().as_secs_f64()
-    );
+    if !load.keep {
+        machines::destroy(api, vms, load.clients, report).await?;
+        zone.clean(api).await;
+    }
     Ok(())
-}
-
-/// A closed loop of reads: `clients` at once for `seconds`.
-async fn list(
-    api: &Arc<ApiClient>,
-    clients: usize,
-    seconds: u64,
-    command: &'static str,
-    params: &'static [(&str, &str)],
-) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let workers = (0..clients).map(|_| {
-        let api = api.clone();
-        tokio::spawn(async move {
-            let mut times = Histogram::<u64>::new(3)?;
-            while Instant::now() < end {
-                let start = Instant::now();
-                api.raw(command, params).await?;
-                times.record(u64::try_from(start.elapsed().as_micros())?)?;
-            }
-            Ok::<_, anyhow::Error>(times)
-        })
-    });
-    let mut all = Histogram::<u64>::new(3)?;
-    for worker in futures::future::join_all(workers).await {
-        all.add(worker??)?;
-    }
-    println!(
-        "{command}: {clients} clients: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms",
-        all.len() as f64 / seconds as f64,
-        millis(&all, 0.5),
-        millis(&all, 0.99)
-    );
-    Ok(())
-}
-
-fn millis(times: &Histogram<u64>, quantile: f64) -> f64 {
-    times.value_at_quantile(quantile) as f64 / 1000.0
 }

@@ -17,7 +17,7 @@ pub async fn run() -> Result<()> {
     for (name, url) in
         [("SQLite", format!("sqlite:{}", dir.path().join("raw.db").display())), ("MariaDB", server.fresh_url())]
     {
-        let db = Db::connect(&DbConfig { url, connections: 64 }).await?;
+        let db = Db::connect(&DbConfig { connections: 64, ..DbConfig::new(url) }).await?;
         store::tx!(db, "raw", |tx| {
             tx.exec("CREATE TABLE IF NOT EXISTS raw (id VARCHAR(40) PRIMARY KEY, n BIGINT NOT NULL)").await?;
             Ok::<_, store::Error>(())
