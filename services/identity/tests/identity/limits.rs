@@ -335,18 +335,23 @@ testkit::databases! {
         let root = w.root().await;
         let account = w.make_account(&root, "a", 0, None).await;
         let id = w.id_of(&account).await;
-        for key in ["vm:there", "vm:lost", "vm:fresh", "other:1"] {
+        for key in ["vm:there", "vm:lost", "vm:fresh", "vm:expected", "other:1"] {
             w.reserve(key, id, &[(VM, 1)]).await.unwrap();
         }
         let insert = "INSERT INTO vms (id, uuid, account_id, state, limits_key) VALUES (1, 'there', 1, 'Stopped', 'vm:there')";
         store::tx!(w.node.db, "vm", |tx| tx.exec(insert).await).await.unwrap();
+        // A job under way that is going to make its holder.
+        let job = "INSERT INTO jobs (id, uuid, service, kind, version, command, job_class, input, caller, account_id, user_id, domain_id, \
+                   domain_path, resource_owner, claims, state, seq, epoch, takeovers, cancel, event, description, created) VALUES (1, 'j', 'o', \
+                   'vm.deploy', 1, '', '', 'a vm, expected, of', '', 1, 1, 1, '/1/', '', '', 'Running', 1, 1, 0, 0, '', '', 1)";
+        store::tx!(w.node.db, "job", |tx| tx.exec(job).await).await.unwrap();
         let age = "UPDATE limit_reservations SET created = 1 WHERE holder <> 'vm:fresh'";
         store::tx!(w.node.db, "age", |tx| tx.exec(age).await).await.unwrap();
         let recount = UpdateResourceCountRequest {
             account: Some("a".into()), domain_id: Some(root.domain_uuid.clone()), resource_type: Some(VM), ..Default::default()
         };
         let counts = ok(w.resource_limits().update_count(as_(&root, recount))).await;
-        assert_eq!(counts.resource_count[0].resource_count(), 3, "only what surely has no holder goes");
+        assert_eq!(counts.resource_count[0].resource_count(), 4, "only what surely has no holder goes");
         assert_eq!(w.reserve("vm:lost", id, &[(VM, 1)]).await.unwrap_err().code, 530);
     }
 }
