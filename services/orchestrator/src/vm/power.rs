@@ -4,17 +4,16 @@
 //! first does what it owes ([`super::debts`]).
 
 use super::deploy::row;
-use super::{VmWorld, boot, claim, debts, ha, usage, view};
+use super::{VmWorld, boot, claim, debts, ha, stop, usage, view};
 use crate::store::restarts::Cause;
 use crate::store::vms::{self, VmRow};
 use config::keys;
 use contract::ApiError;
 use contract::api::Success;
 use contract_agent::{PowerState, VmState as Reported};
-use contract_network::VmNicsRequest;
 use events::{EventRecord, EventState, Record};
 use hub::HostEvent;
-use jobs::{AbortCx, Accept, Ctx, Finished, Job, NO_UNDO, UndoCx};
+use jobs::{AbortCx, Accept, Ctx, Finished, Job, UndoCx};
 use model::HostId;
 use model::state::VmState;
 use serde::{Deserialize, Serialize};
@@ -186,12 +185,7 @@ impl Job for PowerCheck {
         // Asked while the VM is ours, so that no start or stop is under way.
         let gone = is_off(fresh(&world, self.host, &vm.uuid).await?.as_ref());
         if gone {
-            let nics = VmNicsRequest { vm_id: vm.id, host_id: Some(self.host) };
-            ctx.call("unplug", NO_UNDO, |call| {
-                let (mut client, request) = (world.attachments(), call.request(nics));
-                async move { client.unprepare(request).await }
-            })
-            .await?;
+            stop::unplug(&world, &ctx, vm.id, self.host).await?;
         }
         jobs::finish!(ctx, |tx| {
             if gone {

@@ -125,7 +125,12 @@ pub async fn take_off_host(world: &Arc<VmWorld>, ctx: &Ctx, vm: &vms::VmRow, for
         })
         .await?;
     }
-    let nics = VmNicsRequest { vm_id: vm.id, host_id: Some(host) };
+    unplug(world, ctx, vm.id, host).await
+}
+
+/// Tells the network that the VM is off its host: a step of its own.
+pub async fn unplug(world: &Arc<VmWorld>, ctx: &Ctx, vm: i64, host: i64) -> Result<(), ApiError> {
+    let nics = VmNicsRequest { vm_id: vm, host_id: Some(host) };
     ctx.call("unplug", NO_UNDO, |call| {
         let (mut client, request) = (world.attachments(), call.request(nics));
         async move { client.unprepare(request).await }

@@ -4,13 +4,12 @@ use super::decide;
 use crate::store::restarts::{self, Cause};
 use crate::store::{vm_order, vms};
 use crate::vm::deploy::row;
-use crate::vm::{VmWorld, boot, usage, view};
+use crate::vm::{VmWorld, boot, stop, usage, view};
 use contract::ApiError;
 use contract::api::Success;
 use contract_agent::{Command, StopVm, command};
-use contract_network::VmNicsRequest;
 use events::{EventRecord, EventState, Record};
-use jobs::{AbortCx, Ctx, Finished, Job, NO_UNDO, UndoCx};
+use jobs::{AbortCx, Ctx, Finished, Job, UndoCx};
 use model::state::VmState;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -36,12 +35,7 @@ impl Job for Lost {
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
         let (_, host_name) = vm_order::host(&world.node.db, self.host).await?;
-        let nics = VmNicsRequest { vm_id: vm.id, host_id: Some(self.host) };
-        ctx.call("unplug", NO_UNDO, |call| {
-            let (mut client, request) = (world.attachments(), call.request(nics));
-            async move { client.unprepare(request).await }
-        })
-        .await?;
+        stop::unplug(&world, &ctx, vm.id, self.host).await?;
         let debt = world.node.db.next_id("host_debt").await?;
         jobs::finish!(ctx, |tx| {
             self.settle(&world, tx, &ctx, &vm, &host_name, debt).await?;
