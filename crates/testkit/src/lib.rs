@@ -1,4 +1,4 @@
-//! Real parts for tests: MariaDB, Galera, etcd, free ports, temporary folders, waiting on conditions.
+//! Real parts for tests: MariaDB, Galera, etcd, libvirt, free ports, temporary folders, waiting on conditions.
 //!
 //! Nothing here is a double. Each server is a plain process with a port, a socket and a folder of its own, and dies
 //! with the test process even when that is killed (see [`Process`]).
@@ -16,6 +16,7 @@
 mod database;
 mod etcd;
 mod galera;
+mod libvirt;
 mod mariadb;
 mod place;
 mod ports;
@@ -25,6 +26,7 @@ mod wait;
 pub use database::TestDb;
 pub use etcd::Etcd;
 pub use galera::Galera;
+pub use libvirt::{HostOptions, Libvirtd};
 pub use mariadb::{Durability, MariaDb};
 pub use place::{Place, ServerOptions};
 pub use ports::{free_port, free_ports};

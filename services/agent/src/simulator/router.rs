@@ -146,7 +146,7 @@ mod tests {
     use contract_agent::{Firewall, Lease, Nat, VmMetadata};
 
     fn lease(mac: &str, ip4: &str) -> Lease {
-        Lease { mac: mac.into(), ip4: ip4.into(), host_name: String::new() }
+        Lease { mac: mac.into(), ip4: ip4.into(), ..Lease::default() }
     }
 
     fn change(generation: i64, base: i64, changes: RouterSpec) -> ApplyRouter {

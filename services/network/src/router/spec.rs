@@ -44,7 +44,11 @@ pub fn whole(s: &Snapshot, setting: &Setting) -> agent::ApplyRouter {
     let spec = agent::RouterSpec {
         interfaces: Some(agent::Interfaces { list: interfaces(s, setting) }),
         dhcp: setting.has("Dhcp").then(|| dhcp(setting, router.guest_ip.as_deref(), &s.leases)),
-        dns: setting.has("Dns").then(|| agent::Dns { domain: setting.domain.clone(), upstream: setting.dns.clone() }),
+        dns: setting.has("Dns").then(|| agent::Dns {
+            domain: setting.domain.clone(),
+            upstream: setting.dns.clone(),
+            ..agent::Dns::default()
+        }),
         nat: setting.has("SourceNat").then(|| agent::Nat {
             source_nat_ip: router.public_ip.clone().unwrap_or_default(),
             ..agent::Nat::default()
@@ -93,6 +97,7 @@ fn interfaces(s: &Snapshot, setting: &Setting) -> Vec<agent::Interface> {
             broadcast_uri: setting.guest_uri.clone(),
             addresses: vec![format!("{ip}/{}", setting.guest_prefix)],
             gateway: String::new(),
+            ..agent::Interface::default()
         });
     }
     if let (Some(ip), Some(mac)) = (&router.public_ip, &router.public_mac) {
@@ -106,6 +111,7 @@ fn interfaces(s: &Snapshot, setting: &Setting) -> Vec<agent::Interface> {
             broadcast_uri: uri_of("vlan", setting.public_vlan.as_deref().unwrap_or("untagged")),
             addresses,
             gateway: setting.public_gateway.clone().unwrap_or_default(),
+            ..agent::Interface::default()
         });
     }
     list
@@ -124,8 +130,14 @@ fn dhcp(setting: &Setting, router_ip: Option<&str>, leases: &[Lease]) -> agent::
         dns,
         leases: leases
             .iter()
-            .map(|l| agent::Lease { mac: l.mac.clone(), ip4: l.ip.clone(), host_name: l.host_name.clone() })
+            .map(|l| agent::Lease {
+                mac: l.mac.clone(),
+                ip4: l.ip.clone(),
+                host_name: l.host_name.clone(),
+                ..agent::Lease::default()
+            })
             .collect(),
+        ..agent::Dhcp::default()
     }
 }
 
@@ -140,6 +152,7 @@ fn metadata(leases: &[Lease]) -> agent::Metadata {
                 ("meta-data/local-hostname".to_owned(), l.host_name.clone()),
                 ("meta-data/local-ipv4".to_owned(), l.ip.clone()),
             ]),
+            ..agent::VmMetadata::default()
         })
         .collect();
     agent::Metadata { vms }
