@@ -1,7 +1,7 @@
 //! Connections: one writer and several readers on SQLite, [nodes](crate::mysql) on MySQL.
 
 use crate::ids::Blocks;
-use crate::mysql::{Cluster, NodeInUse, Watched};
+use crate::mysql::{Cluster, NodeInUse, Survey, Watched};
 use crate::row::{Native, Row};
 use crate::sql::{Sql, Value};
 use crate::tx::{Conn, Tx};
@@ -25,12 +25,15 @@ pub struct DbConfig {
     pub connections: u32,
     /// How long a node further ahead in the URL must be well before it is used again.
     pub settle: Duration,
+    /// Nothing is created, and the database refuses whatever writes: sessions are read-only (MySQL), the file is opened
+    /// so (SQLite). Needs no other rights than to read.
+    pub read_only: bool,
 }
 
 impl DbConfig {
     /// The default number of connections.
     pub fn new(url: impl Into<String>) -> Self {
-        DbConfig { url: url.into(), connections: 16, settle: Duration::from_secs(10) }
+        DbConfig { url: url.into(), connections: 16, settle: Duration::from_secs(10), read_only: false }
     }
 }
 
@@ -89,7 +92,7 @@ impl std::fmt::Debug for Db {
 }
 
 impl Db {
-    /// Connects; creates the SQLite file or the MySQL database when it doesn't exist.
+    /// Connects; creates the SQLite file or the MySQL database when it doesn't exist, unless it is to be read only.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the server can't be reached, [`Error::Other`] for a bad URL.
@@ -177,6 +180,14 @@ impl Db {
         }
     }
 
+    /// What asks all nodes of the URL how they are, with connections of its own. An embedded database has no nodes.
+    pub fn survey(&self) -> Survey {
+        match &self.0.backend {
+            Backend::MySql(cluster) => cluster.survey(),
+            _ => Survey::default(),
+        }
+    }
+
     /// A handle that doesn't keep the connections.
     pub fn downgrade(&self) -> WeakDb {
         WeakDb(Arc::downgrade(&self.0))
@@ -207,8 +218,8 @@ impl Db {
 
 async fn connect_sqlite(config: &DbConfig) -> Result<Backend> {
     let options = SqliteConnectOptions::from_str(&config.url)?
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
+        .create_if_missing(!config.read_only)
+        .read_only(config.read_only)
         // FULL: a commit that was answered survives a power cut, as on the cluster.
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(30))
@@ -217,6 +228,8 @@ async fn connect_sqlite(config: &DbConfig) -> Result<Backend> {
         .foreign_keys(false)
         .statement_cache_capacity(400)
         .disable_statement_logging();
+    // Setting the mode writes. A file that is only read has it already.
+    let options = if config.read_only { options } else { options.journal_mode(SqliteJournalMode::Wal) };
     let pool = |n: u32| {
         SqlitePoolOptions::new()
             .max_connections(n)

@@ -28,7 +28,7 @@
 //! are asked again elsewhere, transactions run again ([`tx!`]), and a COMMIT under way ends as [`Error::CommitUnknown`]. The
 //! next node is used once it has applied all that the cluster committed, so nobody reads less than he wrote. A node further
 //! ahead is used again when it has been well for [`DbConfig::settle`]. While no node is well, callers get
-//! [`Error::Unavailable`] after 5 s. A statement has 15 s. [`Db::node`] tells which node is used.
+//! [`Error::Unavailable`] after 5 s. A statement has 15 s. [`Db::node`] tells which node is used, [`Db::survey`] how all are.
 //!
 //! Two programs that use different nodes for a moment are safe, too: conflicts show at COMMIT and are retried. But what
 //! one has committed the other may read some milliseconds later.
@@ -48,8 +48,8 @@ mod tx;
 pub use chance::now_micros;
 pub use db::{Db, DbConfig, Stats, WeakDb};
 pub use error::Error;
-pub use migrate::Migration;
-pub use mysql::NodeInUse;
+pub use migrate::{Migration, Schema};
+pub use mysql::{NodeHealth, NodeInUse, NodeState, Survey};
 pub use row::{Column, Row};
 pub use sql::{Sql, Value};
 pub use tx::{Attempts, Finish, Tx};

@@ -29,12 +29,7 @@ impl Db {
         for text in OWN {
             self.define(text).await?;
         }
-        let applied: HashMap<(String, String, i64), String> = self
-            .all(Sql::new("SELECT owner, file, step, checksum FROM schema_steps"))
-            .await?
-            .iter()
-            .map(|r| Ok(((r.at(0)?, r.at(1)?, r.at(2)?), r.at(3)?)))
-            .collect::<Result<_>>()?;
+        let applied = self.applied().await?;
         let mut missing = Vec::new();
         for m in migrations {
             for (step, text) in (0i64..).zip(statements(m.sql)) {
@@ -68,6 +63,71 @@ impl Db {
             }
             Ok(())
         }
+    }
+}
+
+/// How the tables of a database compare with the migrations of this version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// All of them were applied, and no others.
+    Same,
+    /// Nothing was: this is no database of an installation.
+    Absent,
+    /// Some are missing, the named file first: an older version made it.
+    Older(String),
+    /// Others were applied, the named file among them: a newer version made it.
+    Newer(String),
+    /// A file has another text here than the one that was applied.
+    Other(String),
+}
+
+impl std::fmt::Display for Schema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Schema::Same => write!(f, "the schema is this version's"),
+            Schema::Absent => write!(f, "the database has no tables of Arcus"),
+            Schema::Older(file) => write!(f, "the schema is an older version's: {file} wasn't applied"),
+            Schema::Newer(file) => write!(f, "the schema is a newer version's: {file} is unknown here"),
+            Schema::Other(file) => write!(f, "the schema is another version's: {file} was applied with another text"),
+        }
+    }
+}
+
+impl Db {
+    /// Compares the tables with `migrations` and changes nothing.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn schema(&self, migrations: &[Migration]) -> Result<Schema> {
+        let mut applied = match self.applied().await {
+            Ok(applied) => applied,
+            Err(Error::Other(why)) if why.contains("no such table") || why.contains("doesn't exist") => {
+                return Ok(Schema::Absent);
+            }
+            Err(e) => return Err(e),
+        };
+        if applied.is_empty() {
+            return Ok(Schema::Absent);
+        }
+        let mut missing = None;
+        for m in migrations {
+            for (step, text) in (0i64..).zip(statements(m.sql)) {
+                let file = || format!("{}/{}", m.owner, m.file);
+                match applied.remove(&(m.owner.to_owned(), m.file.to_owned(), step)) {
+                    Some(known) if known == checksum(text) => {}
+                    Some(_) => return Ok(Schema::Other(file())),
+                    None => missing = missing.or_else(|| Some(file())),
+                }
+            }
+        }
+        let unknown = applied.into_keys().min().map(|(owner, file, _)| format!("{owner}/{file}"));
+        Ok(unknown.map(Schema::Newer).or(missing.map(Schema::Older)).unwrap_or(Schema::Same))
+    }
+
+    /// The checksums of the steps that were applied.
+    async fn applied(&self) -> Result<HashMap<(String, String, i64), String>> {
+        let rows = self.all(Sql::new("SELECT owner, file, step, checksum FROM schema_steps")).await?;
+        rows.iter().map(|r| Ok(((r.at(0)?, r.at(1)?, r.at(2)?), r.at(3)?))).collect()
     }
 }
 

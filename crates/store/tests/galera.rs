@@ -127,3 +127,45 @@ async fn transactions_on_two_nodes_are_whole() {
 async fn transactions_are_whole_while_statements_are_prepared() {
     stress(true, Duration::from_secs(8)).await;
 }
+
+/// What one service was told is known to all others, whichever node they use, however busy that node is with applying.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_committed_on_one_node_is_seen_on_the_other() {
+    if !Galera::installed() {
+        return;
+    }
+    let cluster = Galera::start(2).await;
+    let name = cluster.fresh_name();
+    let (here, there) = (connect(&cluster.url(0, &name)).await, connect(&cluster.url(1, &name)).await);
+    here.migrate(TABLES).await.unwrap();
+    let end = std::sync::atomic::AtomicBool::new(false);
+    // Gives the other node much to apply.
+    let load = async {
+        let mut id = 1_000_000;
+        while !end.load(Ordering::Relaxed) {
+            id += 1;
+            store::tx!(here, "load", |tx| {
+                let rows: Vec<String> = (0..500).map(|n| format!("({id}, {n})")).collect();
+                tx.exec(Sql::new(&format!("INSERT INTO part (tx, n) VALUES {}", rows.join(", ")))).await?;
+                Ok::<_, Error>(())
+            })
+            .await
+            .unwrap();
+        }
+    };
+    let asks = async {
+        for id in 0..400_i64 {
+            let insert = || Sql::new("INSERT INTO hot (id, n) VALUES (?, 0)").bind(id);
+            store::tx!(here, "row", |tx| tx.exec(insert()).await.map(drop)).await.unwrap();
+            let select = || Sql::new("SELECT n FROM hot WHERE id = ?").bind(id);
+            if id % 2 == 0 {
+                assert!(there.optional(select()).await.unwrap().is_some(), "row {id} isn't seen");
+            } else {
+                let seen = store::tx!(there, "seen", |tx| tx.optional(select()).await).await.unwrap();
+                assert!(seen.is_some(), "row {id} isn't seen in a transaction");
+            }
+        }
+        end.store(true, Ordering::Relaxed);
+    };
+    futures::join!(load, asks);
+}

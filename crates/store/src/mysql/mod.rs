@@ -4,9 +4,11 @@ mod hosts;
 mod node;
 mod probe;
 mod session;
+mod survey;
 mod watch;
 
 pub(crate) use session::Transaction;
+pub use survey::{NodeHealth, NodeState, Survey};
 
 use crate::db::DbConfig;
 use crate::row::Row;
@@ -50,6 +52,7 @@ pub(crate) struct Cluster {
     hosts: Vec<Host>,
     connections: u32,
     settle: Duration,
+    read_only: bool,
     state: channel::Sender<State>,
     in_use: channel::Sender<NodeInUse>,
     suspicion: Arc<Notify>,
@@ -86,13 +89,15 @@ impl std::ops::Deref for Watched {
 }
 
 impl Cluster {
-    /// Finds the first node that is well, creates the database there if need be, and watches from then on.
+    /// Finds the first node that is well, creates the database there if need be and may, and watches from then on.
     pub(crate) async fn connect(config: &DbConfig) -> Result<Watched> {
         let hosts = hosts::parse(&config.url)?;
         let mut probes: Vec<Probe> = hosts.iter().cloned().map(Probe::new).collect();
         let (index, wsrep) = search(&mut probes).await?;
         if let Some(host) = hosts.get(index) {
-            tokio::time::timeout(CREATE_LIMIT, create_database(host))
+            let prepare =
+                async { if config.read_only { find_database(host).await } else { create_database(host).await } };
+            tokio::time::timeout(CREATE_LIMIT, prepare)
                 .await
                 .map_err(|_| Error::Unavailable("the database couldn't be created in time".into()))??;
         }
@@ -100,6 +105,7 @@ impl Cluster {
             hosts,
             connections: config.connections,
             settle: config.settle,
+            read_only: config.read_only,
             state: channel::Sender::new(State::Waiting("no node has been used yet".into())),
             in_use: channel::Sender::default(),
             suspicion: Arc::new(Notify::new()),
@@ -156,6 +162,11 @@ impl Cluster {
         self.in_use.subscribe()
     }
 
+    /// What asks all nodes how they are.
+    pub(crate) fn survey(&self) -> Survey {
+        Survey::new(self.hosts.iter().cloned().map(Probe::new).collect())
+    }
+
     /// Closes all connections after the statements under way.
     pub(crate) async fn close(&self) {
         if let State::Open(node) = self.state.send_replace(State::Closed) {
@@ -201,7 +212,7 @@ impl Cluster {
     /// Takes a node into use. When it fails at once, none is used.
     async fn take(&self, index: usize, wsrep: bool, reason: &str) {
         let Some(host) = self.hosts.get(index) else { return };
-        let node = Node::new(index, host, wsrep, self.connections, self.suspicion.clone());
+        let node = Node::new(self, index, host, wsrep);
         if let Err(e) = node.catch_up().await {
             tracing::warn!(node = node.address, error = %e, "the database node can't be used");
             node.give_up();
@@ -279,6 +290,11 @@ async fn search(probes: &mut [Probe]) -> Result<(usize, bool)> {
         }
         tokio::time::sleep(RETRY_PAUSE * 2).await;
     }
+}
+
+/// Says that there is no such database, which a pool of connections would not.
+async fn find_database(host: &Host) -> Result<()> {
+    Ok(sqlx::Connection::close(host.options.connect().await?).await?)
 }
 
 async fn create_database(host: &Host) -> Result<()> {

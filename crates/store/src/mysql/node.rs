@@ -1,7 +1,8 @@
 //! A node in use, and its connections.
 
+use super::Cluster;
 use super::hosts::Host;
-use super::session::{CATCH_UP, SETUP};
+use super::session::{CATCH_UP, CAUSAL, READ_ONLY, SETUP};
 use crate::{Error, Result};
 use sqlx::Executor;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
@@ -33,19 +34,27 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(index: usize, host: &Host, wsrep: bool, connections: u32, suspicion: Arc<Notify>) -> Arc<Node> {
+    /// Of `cluster`, the one at place `index` in its URL.
+    pub(super) fn new(cluster: &Cluster, index: usize, host: &Host, wsrep: bool) -> Arc<Node> {
+        let read_only = cluster.read_only;
         let pool = MySqlPoolOptions::new()
-            .max_connections(connections.max(1))
+            .max_connections(cluster.connections.max(1))
             .acquire_timeout(BUSY_LIMIT)
             .test_before_acquire(false)
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
                 Box::pin(async move {
                     connection.execute(SETUP).await?;
+                    if wsrep {
+                        connection.execute(CAUSAL).await?;
+                    }
+                    if read_only {
+                        connection.execute(READ_ONLY).await?;
+                    }
                     Ok(())
                 })
             })
             .connect_lazy_with(host.options.clone());
-        let address = host.address.clone();
+        let (address, suspicion) = (host.address.clone(), cluster.suspicion.clone());
         Arc::new(Node { index, address, wsrep, pool, gone: CancellationToken::new(), suspicion })
     }
 
@@ -53,10 +62,7 @@ impl Node {
     /// than he wrote or read elsewhere.
     pub(super) async fn catch_up(&self) -> Result<()> {
         self.within(CATCH_UP_LIMIT, async {
-            let mut connection = self.pool.acquire().await?;
-            if self.wsrep {
-                connection.execute(CATCH_UP).await?;
-            }
+            self.pool.acquire().await?.execute(CATCH_UP).await?;
             Ok(())
         })
         .await

@@ -22,9 +22,17 @@ pub(super) enum Health {
 }
 
 /// One node's standing connection for questions.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     host: Host,
     open: Option<Open>,
+    queue: Option<i64>,
+}
+
+impl std::fmt::Debug for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Its host holds a password.
+        write!(f, "Probe({})", self.host.address)
+    }
 }
 
 struct Open {
@@ -34,11 +42,22 @@ struct Open {
 
 impl Probe {
     pub(super) fn new(host: Host) -> Probe {
-        Probe { host, open: None }
+        Probe { host, open: None, queue: None }
+    }
+
+    /// `host:port`.
+    pub(super) fn address(&self) -> &str {
+        &self.host.address
+    }
+
+    /// How many write sets it had still to apply when it was asked last; `None` when it didn't say.
+    pub(super) fn queue(&self) -> Option<i64> {
+        self.queue
     }
 
     /// Asks, which takes at most `limit`. A connection that broke is made anew once: the server may have closed it.
     pub(super) async fn ask(&mut self, limit: Duration) -> Health {
+        self.queue = None;
         match tokio::time::timeout(limit, self.answer()).await {
             Ok(health) => health,
             Err(_) => {
@@ -51,15 +70,15 @@ impl Probe {
     async fn answer(&mut self) -> Health {
         // Taken out, so that an answer that comes too late is never taken for the next one.
         if let Some(mut open) = self.open.take()
-            && let Ok(health) = open.health().await
+            && let Ok((health, queue)) = open.health().await
         {
-            self.open = Some(open);
+            (self.open, self.queue) = (Some(open), queue);
             return health;
         }
         match self.connect().await {
             Ok(mut open) => match open.health().await {
-                Ok(health) => {
-                    self.open = Some(open);
+                Ok((health, queue)) => {
+                    (self.open, self.queue) = (Some(open), queue);
                     health
                 }
                 Err(e) => Health::Unwell(e.to_string()),
@@ -81,23 +100,27 @@ impl Probe {
 }
 
 impl Open {
-    async fn health(&mut self) -> Result<Health, Error> {
+    /// How the node is, and its queue.
+    async fn health(&mut self) -> Result<(Health, Option<i64>), Error> {
         if !self.wsrep {
             self.connection.execute("SELECT 1").await?;
-            return Ok(Health::Well { wsrep: false });
+            return Ok((Health::Well { wsrep: false }, None));
         }
         let ask = "SHOW GLOBAL STATUS WHERE Variable_name IN \
-                   ('wsrep_ready', 'wsrep_cluster_status', 'wsrep_local_state', 'wsrep_local_state_comment')";
+                   ('wsrep_ready', 'wsrep_cluster_status', 'wsrep_local_state', 'wsrep_local_state_comment', \
+                   'wsrep_local_recv_queue')";
         let found = pairs(&mut self.connection, ask).await?;
         let value = |name: &str| found.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
         let (ready, status, state) = (value("wsrep_ready"), value("wsrep_cluster_status"), value("wsrep_local_state"));
-        match (ready, status, state) {
-            ("ON", "Primary", "4") => return Ok(Health::Well { wsrep: true }),
-            ("ON", "Primary", "2") => return Ok(Health::Donor),
-            _ => {}
-        }
-        let comment = value("wsrep_local_state_comment");
-        Ok(Health::Unwell(format!("wsrep_ready is {ready}, the component is {status}, the node is {comment}")))
+        let health = match (ready, status, state) {
+            ("ON", "Primary", "4") => Health::Well { wsrep: true },
+            ("ON", "Primary", "2") => Health::Donor,
+            _ => {
+                let comment = value("wsrep_local_state_comment");
+                Health::Unwell(format!("wsrep_ready is {ready}, the component is {status}, the node is {comment}"))
+            }
+        };
+        Ok((health, value("wsrep_local_recv_queue").parse().ok()))
     }
 }
 

@@ -26,8 +26,16 @@ pub(super) const SETUP: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,PIPES_
      SESSION innodb_lock_wait_timeout = 10 /*M! , SESSION idle_transaction_timeout = 60 */; \
      SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 
-/// Waits until the node has applied all that the cluster committed before.
-pub(super) const CATCH_UP: &str = "SET SESSION wsrep_sync_wait = 1; SELECT 1; SET SESSION wsrep_sync_wait = DEFAULT";
+/// Follows [`SETUP`] on connections that only read.
+pub(super) const READ_ONLY: &str = "SET SESSION TRANSACTION READ ONLY";
+
+/// Follows [`SETUP`] on nodes of a Galera cluster: what begins there (a read, a transaction, a single write) waits until the
+/// node has applied all that the cluster committed before. Services may be on different nodes for a while, and a client
+/// that has an answer of one of them asks the next: nobody may know less than was told. It costs some 50 µs.
+pub(super) const CAUSAL: &str = "SET SESSION wsrep_sync_wait = 7";
+
+/// Asks the node for something that it answers once it has caught up, see [`CAUSAL`].
+pub(super) const CATCH_UP: &str = "SELECT 1";
 
 struct Words {
     begin: &'static str,
