@@ -6,9 +6,12 @@
 //! * a [`Consumer`] with a cursor in the database, moved in the consumer's own transaction: nothing is lost or doubled;
 //! * a [`Feed`] with a cursor in memory, for indexes that are built anew at each start.
 //!
+//! An [`Alert`] is an event, too.
+//!
 //! Rows become visible in another order than their ids or times say; that is why only the number, given to rows that
 //! have committed, may be followed.
 
+mod alert;
 mod consumer;
 mod feed;
 mod nudge;
@@ -17,6 +20,7 @@ mod sequencer;
 mod store;
 
 pub use self::store::{forget, lags};
+pub use alert::{ALERT_TYPES, Alert, alert_number};
 pub use consumer::{Batch, Consumer, Handler};
 pub use feed::{Feed, News};
 pub use nudge::forward as forward_nudges;

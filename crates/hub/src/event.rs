@@ -2,6 +2,7 @@
 
 use contract_agent::{HostFacts, RouterApplied, VmState};
 use model::HostId;
+use std::sync::Arc;
 
 /// News of a host. Hints: they are heard only at the replica that noticed, and may be lost; the database decides.
 #[derive(Clone, Debug)]
@@ -17,6 +18,17 @@ pub enum HostEvent {
     Lost {
         /// The host.
         host: HostId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// An agent stayed outside: it and this control plane are too far apart to understand each other.
+    Misfit {
+        /// The UUIDs of the hosts that it stands for.
+        hosts: Vec<String>,
+        /// Whether they are simulated.
+        simulated: bool,
+        /// The agent's version.
+        version: String,
         /// Why, for people.
         reason: String,
     },
@@ -39,8 +51,8 @@ pub enum HostEvent {
         /// The host.
         host: HostId,
         /// Its VMs.
-        vms: Vec<VmState>,
+        vms: Arc<Vec<VmState>>,
         /// Its routers.
-        routers: Vec<RouterApplied>,
+        routers: Arc<Vec<RouterApplied>>,
     },
 }

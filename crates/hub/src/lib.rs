@@ -14,6 +14,7 @@ mod event;
 mod forward;
 mod link;
 mod metrics;
+mod news;
 mod registrar;
 mod registry;
 mod session;
@@ -23,11 +24,13 @@ mod watch;
 
 pub use event::HostEvent;
 pub use forward::{Dial, tls_dial};
+pub use news::News;
 pub use store::{Absent, absent, age};
 pub use timing::Timing;
 
 use contract::ApiError;
 use contract_agent::hub_server::HubServer;
+use contract_agent::protocol::Spoken;
 use contract_agent::{Ask, Command, HostFacts, Outcome, SpawnHost, command, hub_message, outcome};
 use contract_infra::host_commands_server::HostCommandsServer;
 use forward::Replicas;
@@ -44,7 +47,7 @@ use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
 /// Events that a slow subscriber may be behind.
-const EVENTS: usize = 32 * 1024;
+const EVENTS: usize = 4096;
 /// Largest message on the line: the hello of a factory with tens of thousands of hosts.
 pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -61,6 +64,7 @@ pub(crate) struct Inner {
     replicas: Replicas,
     events: broadcast::Sender<HostEvent>,
     timing: Option<Timing>,
+    speaks: Spoken,
 }
 
 /// What may be chosen when a hub starts.
@@ -70,6 +74,8 @@ pub struct HubOptions {
     pub timing: Option<Timing>,
     /// How other replicas are reached; without it only hosts that are connected here can be.
     pub dial: Option<Dial>,
+    /// Other protocols than this build's: for tests of hubs and agents that aren't of one age.
+    pub speaks: Option<Spoken>,
 }
 
 impl std::fmt::Debug for Hub {
@@ -93,8 +99,8 @@ impl Hub {
         let replicas = Replicas::new(node.coord.clone(), options.dial);
         let stop = node.stop.clone();
         node.spawn("pki", pki.clone().follow(stop));
-        let hub =
-            Hub(Arc::new(Inner { node, pki, registry, registrar, sessions, replicas, events, timing: options.timing }));
+        let (timing, speaks) = (options.timing, options.speaks.unwrap_or(Spoken::OURS));
+        let hub = Hub(Arc::new(Inner { node, pki, registry, registrar, sessions, replicas, events, timing, speaks }));
         watch::start(&hub);
         hub
     }
@@ -239,10 +245,15 @@ impl Hub {
         self.0.registry.len()
     }
 
-    /// What happens to hosts that are connected with this replica. A subscriber that was too slow
-    /// (`RecvError::Lagged`) calls [`Hub::ask_reports`].
+    /// What happens to hosts that are connected with this replica, for who waits for something. Who works on each event
+    /// takes [`Hub::news`].
     pub fn subscribe(&self) -> broadcast::Receiver<HostEvent> {
         self.0.events.subscribe()
+    }
+
+    /// The same for a follower, who may be slow: of reports it gets the newest, and what it missed comes with full reports.
+    pub fn news(&self) -> News {
+        News::new(self.clone(), self.subscribe())
     }
 
     /// Asks a host for a full report; it comes as [`HostEvent::Report`]. Whether the host is connected here.
@@ -266,5 +277,11 @@ impl Hub {
 
 async fn to_factory(factory: &Arc<Link>, command: Command, deadline: Duration) -> Result<Outcome, ApiError> {
     let order = Order { host: String::new(), conn_epoch: 0, key: None, undo: false, command };
-    factory.call(order, deadline).await
+    let mut outcome = factory.call(order, deadline).await?;
+    if let Some(outcome::Body::Host(spawned)) = &mut outcome.body
+        && let Some(facts) = &mut spawned.facts
+    {
+        factory.sign(facts);
+    }
+    Ok(outcome)
 }

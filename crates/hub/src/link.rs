@@ -2,7 +2,9 @@
 
 use crate::metrics;
 use contract::ApiError;
-use contract_agent::{AgentKind, Answer, Command, Execute, HubMessage, Outcome, hub_message};
+use contract_agent::{
+    AgentKind, Answer, Command, Execute, Hello, HostFacts, HubMessage, Outcome, hub_message, protocol,
+};
 use jobs::StepKey;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +38,10 @@ pub(crate) struct Link {
     pub agent: String,
     /// What it stands for.
     pub kind: AgentKind,
+    /// The agent's version, for people.
+    pub version: String,
+    /// The protocol that is spoken.
+    pub protocol: u32,
     out: Outbound,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     next: AtomicU64,
@@ -46,16 +52,26 @@ pub(crate) struct Link {
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
 impl Link {
-    pub fn new(agent: String, kind: AgentKind, out: Outbound) -> Link {
+    /// The line of an agent whose hello was accepted.
+    pub fn new(hello: &Hello, kind: AgentKind, protocol: u32, out: Outbound) -> Link {
         Link {
             id: LINKS.fetch_add(1, Ordering::Relaxed),
-            agent,
+            agent: hello.agent_uuid.clone(),
             kind,
+            version: hello.version.clone(),
+            protocol,
             out,
             waiting: Mutex::default(),
             next: AtomicU64::new(1),
             places: Semaphore::new(UNDER_WAY),
             closed: CancellationToken::new(),
+        }
+    }
+
+    /// A host's version is what its agent's hello said.
+    pub fn sign(&self, facts: &mut HostFacts) {
+        if !self.version.is_empty() {
+            facts.agent_version.clone_from(&self.version);
         }
     }
 
@@ -97,6 +113,14 @@ impl Link {
 
     async fn send_and_wait(&self, order: Order<'_>, deadline: Duration) -> Result<Outcome, ApiError> {
         let whom = if order.host.is_empty() { format!("agent {}", self.agent) } else { format!("host {}", order.host) };
+        let needs = protocol::needs(&order.command);
+        if needs > self.protocol {
+            let (name, version, spoken) = (protocol::name(&order.command), &self.version, self.protocol);
+            return Err(ApiError::unsupported(format!(
+                "{whom} can't do {name}, which needs protocol {needs}: its agent (version {version:?}) speaks {spoken}. \
+                 Upgrade the agent"
+            )));
+        }
         let answer = tokio::select! {
             answer = tokio::time::timeout(deadline, self.exchange(order, deadline)) => answer,
             () = self.closed.cancelled() => {
@@ -117,6 +141,10 @@ impl Link {
         };
         match (answer.error, answer.outcome) {
             (Some(error), _) => Err(error.into()),
+            (None, Some(Outcome { body: None })) => Err(ApiError::unsupported(format!(
+                "{whom} answered with something that this control plane doesn't know: its agent (version {:?}) is newer",
+                self.version
+            ))),
             (None, Some(outcome)) => Ok(outcome),
             (None, None) => Err(ApiError::internal(format!("{whom} answered with nothing"))),
         }
@@ -138,6 +166,7 @@ impl Link {
             step: order.key.map(|k| k.step().to_owned()).unwrap_or_default(),
             job_epoch: order.key.map_or(0, StepKey::epoch),
             undo: order.undo || order.key.is_some_and(StepKey::is_undo),
+            needs: protocol::needs(&order.command),
             command: Some(order.command),
             trace_parent: trace_parent(),
             deadline_millis: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),

@@ -223,7 +223,8 @@ impl Work {
             Some(timing) => {
                 let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
                 let (beat_millis, patience_millis) = (millis(timing.beat), millis(timing.patience()));
-                link.tell(hub_message::Body::Welcome(Welcome { hosts: accepted, beat_millis, patience_millis }));
+                let (hosts, protocol) = (accepted, link.protocol);
+                link.tell(hub_message::Body::Welcome(Welcome { hosts, beat_millis, patience_millis, protocol }));
             }
             None => {
                 for host in accepted {

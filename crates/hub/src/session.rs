@@ -6,6 +6,7 @@ use crate::link::{Link, Outbound};
 use crate::registrar::{Join, Leave};
 use crate::timing::Watched;
 use contract::ApiError;
+use contract_agent::protocol::Spoken;
 use contract_agent::{AgentKind, AgentMessage, Hello, HostUp, Pulse, agent_message, hub_message};
 use model::state::HostStatus;
 use rpc::Peer;
@@ -56,7 +57,8 @@ pub(crate) async fn serve(hub: Hub, party: Party, mut inbound: Streaming<AgentMe
     if let Err(error) = joined.await {
         link.fail(error.into());
     } else {
-        tracing::info!(agent = link.agent, kind = ?link.kind, version = hello.version, "an agent connected");
+        let (kind, version, protocol) = (link.kind, &link.version, link.protocol);
+        tracing::info!(agent = link.agent, ?kind, version, protocol, "an agent connected");
         let mut session = Session {
             hub: hub.clone(),
             link: link.clone(),
@@ -88,13 +90,39 @@ async fn admit(hub: &Hub, party: &Party, hello: &Hello, out: Outbound) -> Result
     if kind != hello.kind() || kind == AgentKind::Unspecified {
         return Err(ApiError::permission(format!("this agent was enrolled as {kind:?}")));
     }
-    Ok(Link::new(hello.agent_uuid.clone(), kind, out))
+    let theirs = Spoken::told(hello.protocol, hello.oldest_protocol);
+    match hub.0.speaks.common(theirs) {
+        Some(protocol) => Ok(Link::new(hello, kind, protocol, out)),
+        None => Err(misfit(hub, hello, kind, theirs)),
+    }
 }
 
-/// The hosts that an agent of this kind may stand for.
+/// Leaves an agent outside that nothing can be agreed with, and tells people.
+fn misfit(hub: &Hub, hello: &Hello, kind: AgentKind, theirs: Spoken) -> ApiError {
+    let (agent, version, ours) = (&hello.agent_uuid, &hello.version, hub.0.speaks);
+    let remedy = if theirs.newest < ours.oldest { "upgrade the agent" } else { "upgrade the control plane first" };
+    let reason = format!(
+        "the agent (version {version:?}) speaks protocol {theirs}, the control plane (version {:?}) {ours}: {remedy}",
+        env!("CARGO_PKG_VERSION")
+    );
+    tracing::warn!(agent, reason, "an agent was refused");
+    let mut hosts: Vec<String> = hello.hosts.iter().map(|host| host.host_uuid.clone()).collect();
+    if kind == AgentKind::Host {
+        hosts.retain(|host| host == agent);
+    }
+    let simulated = kind == AgentKind::Factory;
+    let news = HostEvent::Misfit { hosts, simulated, version: version.clone(), reason: reason.clone() };
+    let _ = hub.0.events.send(news); // an error means that nobody listens
+    ApiError::unsupported(reason)
+}
+
+/// The hosts that an agent of this kind may stand for, with the version that it said of itself.
 fn permitted(link: &Link, mut hosts: Vec<HostUp>) -> Vec<HostUp> {
     if link.kind == AgentKind::Host {
         hosts.retain(|host| host.host_uuid == link.agent);
+    }
+    for facts in hosts.iter_mut().filter_map(|host| host.facts.as_mut()) {
+        link.sign(facts);
     }
     hosts
 }
@@ -196,7 +224,7 @@ impl Session {
             Body::Report(report) => {
                 if let Some(host) = self.hub.0.registry.of_link(&report.host_uuid, &self.link) {
                     self.hub.0.registry.reported(&report.host_uuid, report.digest);
-                    self.tell(HostEvent::Report { host, vms: report.vms, routers: report.routers });
+                    self.tell(HostEvent::Report { host, vms: Arc::new(report.vms), routers: Arc::new(report.routers) });
                 }
             }
             Body::VmEvent(event) => {

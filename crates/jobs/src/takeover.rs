@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::rows;
 use contract::ApiError;
 use coord::Notice;
-use events::{EventRecord, EventState, Record};
+use events::Alert;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Error, Sql};
@@ -139,8 +139,7 @@ impl Engine {
                     "Job {} ({}) is parked and keeps its claims: it lost its worker {} times without getting any further",
                     job.facts.uuid, job.facts.kind, job.takeovers
                 );
-                let alert = EventRecord::new(&rpc::cx::system_caller(), "JOB.PARKED", EventState::Completed, text);
-                events::record(tx, &[Record::Event(alert.failed().about("AsyncJob", &job.facts.uuid))]).await?;
+                events::record(tx, &[Alert::management("AsyncJob", &job.facts.uuid).raise(text)]).await?;
             }
             Ok::<_, Error>(Some(job))
         })

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::rows::{self, Loaded};
 use crate::run::{Purpose, Run, Sealed};
 use contract::ApiError;
-use events::{EventRecord, EventState, Record};
+use events::{Alert, Record};
 use futures::FutureExt as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ impl Run {
             let alert = alert.clone();
             async move {
                 tx.exec(Sql::new("UPDATE jobs SET state = 'Parked' WHERE id = ?").bind(id)).await?;
-                Ok(events::record(tx, &[Record::Event(alert)]).await?)
+                Ok(events::record(tx, &[alert]).await?)
             }
             .boxed()
         });
@@ -182,11 +182,9 @@ impl Run {
     }
 }
 
-fn alert(run: &Run, why: &str) -> EventRecord {
+fn alert(run: &Run, why: &str) -> Record {
     let text = format!("Job {} ({}) is parked and keeps its claims: {why}", run.facts.uuid, run.facts.kind);
-    EventRecord::new(&rpc::cx::system_caller(), "JOB.PARKED", EventState::Completed, text)
-        .failed()
-        .about("AsyncJob", &run.facts.uuid)
+    Alert::management("AsyncJob", &run.facts.uuid).raise(text)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

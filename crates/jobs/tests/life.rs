@@ -167,7 +167,7 @@ testkit::databases! {
             view::find(&toy.db, &uuid).await.unwrap().filter(|j| j.state == JobState::Parked)
         }).await;
         assert_eq!((job.status(), job.ended), (0, None));
-        assert!(toy::events(&toy.db).await.iter().any(|e| e.starts_with("JOB.PARKED")));
+        assert!(toy::events(&toy.db).await.iter().any(|e| e.starts_with("ALERT.MANAGEMENT Completed Error ") && e.contains("is parked")));
         assert!(look(&toy.db).await.contains("claim toy/duck held"));
         gate.add_permits(2);
         assert!(toy.replica.jobs.resume(&uuid).await.unwrap());

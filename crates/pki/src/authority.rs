@@ -22,6 +22,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vault::Vault;
 
+/// How long a certificate is good for that nobody can revoke.
+const PASSING: Duration = Duration::from_secs(3_600);
 /// Topic of "a certificate was revoked".
 const TOPIC: &str = "pki";
 /// How often the revocation list is read again, should a notice have been lost.
@@ -191,12 +193,16 @@ impl Pki {
 
     /// Signs a request. Nothing of it but the public key is taken over. The caller records the answer.
     pub(crate) fn sign(&self, csr_pem: &str, subject: Subject, sans: &[San]) -> Result<Issued, ApiError> {
-        let mut request = CertificateSigningRequestParams::from_pem(csr_pem)
-            .map_err(|e| ApiError::param(format!("the certificate request can't be used: {e}")))?;
         let validity = match subject {
             Subject::Service(_) => self.validity.service,
             Subject::Host(_) => self.validity.host,
         };
+        self.sign_for(validity, csr_pem, subject, sans)
+    }
+
+    fn sign_for(&self, validity: Duration, csr_pem: &str, subject: Subject, sans: &[San]) -> Result<Issued, ApiError> {
+        let mut request = CertificateSigningRequestParams::from_pem(csr_pem)
+            .map_err(|e| ApiError::param(format!("the certificate request can't be used: {e}")))?;
         let serial = new_serial()?;
         let (params, not_after) = leaf(&subject, sans, validity, &serial)?;
         request.params = params;
@@ -231,6 +237,17 @@ impl Pki {
     pub async fn service_identity(&self, service: &str, sans: &[San]) -> Result<Identity, ApiError> {
         let request = CertificateRequest::new()?;
         let issued = self.issue(&request.csr_pem, Subject::Service(service.to_owned()), sans).await?;
+        Identity::from_pem(&issued.chain_pem, request.key_pem.expose())
+    }
+
+    /// The same for a tool that may not write to the database: it isn't recorded, so nobody can revoke it, and it ends
+    /// after an hour. It is for dialling only.
+    ///
+    /// # Errors
+    /// When it can't be signed.
+    pub fn passing_identity(&self, service: &str) -> Result<Identity, ApiError> {
+        let (request, subject) = (CertificateRequest::new()?, Subject::Service(service.to_owned()));
+        let issued = self.sign_for(PASSING.min(self.validity.service), &request.csr_pem, subject, &[])?;
         Identity::from_pem(&issued.chain_pem, request.key_pem.expose())
     }
 

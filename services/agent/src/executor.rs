@@ -190,8 +190,8 @@ impl Executor {
                 work.commit(|_| Ok((outcome::Body::Mocks(MockList { mocks }), ())))
             }
             None => {
-                Err(ApiError::unsupported("this agent is older than the control plane: it doesn't know the command")
-                    .into())
+                let text = "this agent is older than the control plane and doesn't know the command: upgrade the agent";
+                Err(ApiError::unsupported(text).into())
             }
         }
     }

@@ -108,8 +108,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn dead(&self) -> Vec<String>;
     /// All that a host runs.
     fn report(&self, host: &str) -> Option<Report>;
-    /// Reports of hosts where they differ from the last that was taken.
-    fn changed(&self) -> Vec<Report>;
+    /// Hosts whose report would differ from the last that was taken.
+    fn changed(&self) -> Vec<String>;
     /// Where it tells what happens by itself.
     fn listen(&self, news: mpsc::UnboundedSender<News>);
 

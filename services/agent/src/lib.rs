@@ -23,6 +23,7 @@ pub use simulator::SimulatorHandle;
 
 use contract::ApiError;
 use contract::secret::Secret;
+use contract_agent::protocol::Spoken;
 use executor::Executor;
 use journal::Journal;
 use lease::Areas;
@@ -91,6 +92,9 @@ pub struct Options {
     pub pool_dir: Option<PathBuf>,
     /// The lease time of pools that have none yet; a pool keeps the first it was given. A take-over takes twice as long.
     pub lease: Duration,
+    /// What it says that it is: the version that listHosts shows, and the protocols that it speaks. Others than this
+    /// build's are for tests of agents and hubs that aren't of one age.
+    pub says: Says,
     /// How often simulated guests write to their disks ([`lease::overlaps`] tells whether ever two wrote at once). None:
     /// they don't.
     pub guest_writes: Option<Duration>,
@@ -109,8 +113,24 @@ impl Options {
             memory: day,
             pool_dir: None,
             lease: Duration::from_secs(10),
+            says: Says::default(),
             guest_writes: None,
         }
+    }
+}
+
+/// What an agent says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Says {
+    /// Its version.
+    pub version: String,
+    /// The protocols that it speaks.
+    pub spoken: Spoken,
+}
+
+impl Default for Says {
+    fn default() -> Says {
+        Says { version: env!("CARGO_PKG_VERSION").into(), spoken: Spoken::OURS }
     }
 }
 
@@ -151,14 +171,15 @@ impl Agent {
         let identity = identity::open(&self.options, &stop).await?;
         let Some(identity) = identity else { return Ok(()) };
         self.simulator.first_round().await;
+        let guest_writes = self.options.guest_writes;
         let guests = async {
-            match self.options.guest_writes {
+            match guest_writes {
                 Some(every) => self.simulator.clone().write_on(every).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            result = Line::new(self.executor, identity).keep(stop) => result,
+            result = Line::new(self.executor, identity, self.options.says).keep(stop) => result,
             () = self.simulator.clone().keep_leases() => Ok(()),
             () = guests => Ok(()),
         }

@@ -1,18 +1,20 @@
 //! The line with a hub: one stream, kept as long as the agent runs.
 
-use crate::backoff;
 use crate::executor::Executor;
 use crate::hypervisor::{Failure, News};
 use crate::identity::Known;
+use crate::{Says, backoff};
 use contract::ApiError;
+use contract_agent::protocol::{self, Spoken};
 use contract_agent::{
     AgentMessage, Answer, Beat, Execute, Hello, HostGone, HubMessage, Outcome, agent_message, command, hub_message,
 };
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,7 +35,14 @@ const GOOD: Duration = Duration::from_secs(5);
 /// How long orders under way may take when the agent ends.
 const LAST_ORDERS: Duration = Duration::from_secs(3);
 
-type Outbound = mpsc::UnboundedSender<AgentMessage>;
+type Outbound = mpsc::UnboundedSender<Outgoing>;
+
+/// What waits to go up the line.
+enum Outgoing {
+    Message(Box<agent_message::Body>),
+    /// The report of a host, made when the hub is ready to take it.
+    Report(String),
+}
 
 /// What the hub says of a host.
 #[derive(Clone, Debug)]
@@ -46,6 +55,7 @@ enum Standing {
 pub(crate) struct Line {
     executor: Arc<Executor>,
     identity: Arc<Known>,
+    says: Arc<Says>,
     orders: TaskTracker,
     places: Arc<Semaphore>,
 }
@@ -54,15 +64,19 @@ pub(crate) struct Line {
 #[derive(Clone)]
 struct Stream {
     executor: Arc<Executor>,
+    says: Arc<Says>,
     out: Outbound,
+    /// Hosts whose report waits in `out`: once each, however often it is asked for, so that a slow hub costs no memory.
+    reports: Arc<Mutex<HashSet<String>>>,
     standings: Arc<watch::Sender<HashMap<String, Standing>>>,
 }
 
 impl Line {
-    pub fn new(executor: Arc<Executor>, identity: Known) -> Line {
+    pub fn new(executor: Arc<Executor>, identity: Known, says: Says) -> Line {
         Line {
             executor,
             identity: Arc::new(identity),
+            says: Arc::new(says),
             orders: TaskTracker::new(),
             places: Arc::new(Semaphore::new(UNDER_WAY)),
         }
@@ -110,22 +124,33 @@ impl Line {
     async fn connect(&self, attempt: usize, news: &mut mpsc::UnboundedReceiver<News>) -> Result<(), ApiError> {
         let driver = &self.executor.driver;
         let (out, messages) = mpsc::unbounded_channel();
-        let stream = Stream { executor: self.executor.clone(), out, standings: Arc::default() };
+        let (executor, says) = (self.executor.clone(), self.says.clone());
+        let stream = Stream { executor, says, out, reports: Arc::default(), standings: Arc::default() };
+        let outgoing = stream.outgoing(messages);
         stream.say(agent_message::Body::Hello(Hello {
             agent_uuid: self.identity.uuid.clone(),
             kind: driver.kind().into(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: self.says.version.clone(),
             hosts: driver.hosts(),
+            protocol: self.says.spoken.newest,
+            oldest_protocol: self.says.spoken.oldest,
         }));
         let mut hub = self.identity.hub(attempt);
         let late = || ApiError::unavailable("the hub doesn't answer hello");
-        let attached = tokio::time::timeout(TAKEN, hub.attach(UnboundedReceiverStream::new(messages))).await;
+        let attached = tokio::time::timeout(TAKEN, hub.attach(outgoing)).await;
         let mut inbound = attached.map_err(|_| late())??.into_inner();
         let first = tokio::time::timeout(WELCOME, inbound.message()).await.map_err(|_| late())??;
         let Some(HubMessage { body: Some(hub_message::Body::Welcome(welcome)) }) = first else {
             return Err(ApiError::internal("the hub doesn't begin with welcome"));
         };
-        tracing::info!(hosts = welcome.hosts.len(), "connected with the hub");
+        let hub = Spoken::told(welcome.protocol, 0);
+        let Some(protocol) = self.says.spoken.common(hub) else {
+            let (version, ours) = (&self.says.version, self.says.spoken);
+            return Err(ApiError::unsupported(format!(
+                "the hub speaks protocol {hub}, this agent (version {version:?}) {ours}: upgrade the older of the two"
+            )));
+        };
+        tracing::info!(hosts = welcome.hosts.len(), protocol, "connected with the hub");
         let patience = Duration::from_millis(welcome.patience_millis.into());
         let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_millis.max(10).into()));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -203,7 +228,26 @@ fn span_of(order: &Execute) -> tracing::Span {
 
 impl Stream {
     fn say(&self, body: agent_message::Body) {
-        let _ = self.out.send(AgentMessage { body: Some(body) }); // the line is gone: the next one says it anew
+        let _ = self.out.send(Outgoing::Message(Box::new(body))); // the line is gone: the next one says it anew
+    }
+
+    /// What the hub takes, as it takes it.
+    fn outgoing(
+        &self,
+        messages: mpsc::UnboundedReceiver<Outgoing>,
+    ) -> impl tokio_stream::Stream<Item = AgentMessage> + Send + 'static {
+        // The stream may outlive the agent: it mustn't keep its state file.
+        let (reports, executor) = (self.reports.clone(), Arc::downgrade(&self.executor));
+        UnboundedReceiverStream::new(messages).filter_map(move |outgoing| {
+            let body = match outgoing {
+                Outgoing::Message(body) => Some(*body),
+                Outgoing::Report(host) => {
+                    reports.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
+                    executor.upgrade()?.driver.report(&host).map(agent_message::Body::Report)
+                }
+            };
+            body.map(|body| AgentMessage { body: Some(body) })
+        })
     }
 
     fn beat(&self) {
@@ -213,9 +257,9 @@ impl Stream {
         silent.retain(accepted);
         dead.retain(accepted);
         self.say(agent_message::Body::Beat(Beat { silent, dead }));
-        for report in self.executor.driver.changed() {
-            if matches!(standings.get(&report.host_uuid), Some(Standing::Accepted(_))) {
-                self.say(agent_message::Body::Report(report));
+        for host in self.executor.driver.changed() {
+            if accepted(&host) {
+                self.report(&host);
             }
         }
     }
@@ -245,8 +289,8 @@ impl Stream {
     }
 
     fn report(&self, host: &str) {
-        if let Some(report) = self.executor.driver.report(host) {
-            self.say(agent_message::Body::Report(report));
+        if self.reports.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned()) {
+            let _ = self.out.send(Outgoing::Report(host.to_owned())); // the line is gone: the next one asks anew
         }
     }
 
@@ -282,6 +326,7 @@ impl Stream {
     }
 
     async fn obey(&self, order: Execute) -> Result<Outcome, Failure> {
+        self.check_meaning(&order)?;
         if order.host_uuid.is_empty() {
             let spawned = match order.command.as_ref().and_then(|c| c.body.as_ref()) {
                 Some(command::Body::SpawnHost(spec)) => Some(spec.host_uuid.clone()),
@@ -295,6 +340,19 @@ impl Stream {
         }
         self.check_route(&order)?;
         self.executor.execute(order).await
+    }
+
+    /// Refuses orders that would be done only in part: fields that this build doesn't know are passed over.
+    fn check_meaning(&self, order: &Execute) -> Result<(), ApiError> {
+        let (version, newest) = (&self.says.version, self.says.spoken.newest);
+        if order.needs <= newest {
+            return Ok(());
+        }
+        let name = order.command.as_ref().map_or("the order", protocol::name);
+        Err(ApiError::unsupported(format!(
+            "{name} needs protocol {}, and this agent (version {version:?}) speaks {newest}: upgrade the agent",
+            order.needs
+        )))
     }
 
     /// Refuses orders that came by a route that isn't the host's any more.

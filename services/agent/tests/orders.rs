@@ -247,8 +247,12 @@ async fn a_vm_has_one_host() {
 async fn routers_take_deltas_when_they_can() {
     let db = testkit::TestDb::sqlite();
     let (replica, agent, dir) = world(&db).await;
-    let lease =
-        |n: u8| Lease { mac: format!("02:00:00:00:00:{n:02x}"), ip4: format!("10.1.1.{n}"), host_name: "h".into() };
+    let lease = |n: u8| Lease {
+        mac: format!("02:00:00:00:00:{n:02x}"),
+        ip4: format!("10.1.1.{n}"),
+        host_name: "h".into(),
+        ..Lease::default()
+    };
     let apply = |generation, base, leases: Vec<Lease>| {
         let changes = RouterSpec { dhcp: Some(Dhcp { leases, ..Dhcp::default() }), ..RouterSpec::default() };
         let order = ApplyRouter {

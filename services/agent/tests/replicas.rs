@@ -19,7 +19,7 @@ impl Nets {
     fn options(&self) -> HubOptions {
         let nets = self.clone();
         let dial: Dial = Arc::new(move |member| Ok(nets.0.lock().unwrap()[&member.id].channel("orchestrator")));
-        HubOptions { timing: Some(PATIENT), dial: Some(dial) }
+        HubOptions { dial: Some(dial), ..patient() }
     }
     fn add(&self, replica: &Replica) {
         self.0.lock().unwrap().insert(replica.node.replica.clone(), replica.net.clone());

@@ -226,7 +226,7 @@ async fn replicas_forward_by_tls() {
     // The member's address is where it listens.
     let dial: hub::Dial =
         Arc::new(move |member| by_tls(&coord::Member { address: Some(address.clone()), ..member.clone() }));
-    let b = a.another(LocalNet::new(), HubOptions { timing: Some(PATIENT), dial: Some(dial) }).await;
+    let b = a.another(LocalNet::new(), HubOptions { dial: Some(dial), ..patient() }).await;
     b.execute(1, Some(&key(1, "s")), start("x", 1)).await.unwrap();
     assert!(is_on(&agent.simulator, "x"));
     agent.end().await.unwrap();

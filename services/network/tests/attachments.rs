@@ -6,6 +6,7 @@ mod support;
 use contract_network as net;
 use futures::future::join_all;
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::Sql;
 use support::{Lab, VmJob, What};
@@ -154,6 +155,51 @@ testkit::databases! {
         lab.hosts.routers.lock().unwrap().clear();
         lab.replicas[0].node.coord.publish("placement", &format!("host/{}", there[0].0));
         testkit::wait_until(async || lab.hosts.all().first().is_some_and(|r| r.2.leases.len() == 7), Duration::from_secs(15)).await;
+    }
+
+    /// A router stays on a host that is silent, because nobody knows whether it still runs there. A host that is being
+    /// emptied gives it up before another one gets it. What hosts say that differs is put right.
+    async fn a_router_is_on_one_host(db: testkit::TestDb) {
+        let lab = Lab::new(db.url()).await;
+        lab.zone("100-1500", "192.168.0.100").await;
+        let (network, _) = lab.isolated("10.2.0.1", "255.255.255.0").await;
+        lab.vm(VmJob::deploy(1, network, Some(2))).await.unwrap();
+        let (old, uuid, _) = lab.hosts.all().remove(0);
+        let stands = async |status: &str, wanted: &str| {
+            let sql = Sql::new("UPDATE hosts SET status = ?, resource_state = ? WHERE id = ?");
+            lab.write(sql.bind(status).bind(wanted).bind(old)).await;
+        };
+        let tell = |topic: &str, what: String| lab.replicas[0].node.coord.publish(topic, &what);
+        let unheard = || lab.hosts.unheard.load(Ordering::SeqCst);
+        for (vm, status) in [(2, "Alert"), (3, "Disconnected")] {
+            let before = unheard();
+            lab.hosts.silent.lock().unwrap().insert(old);
+            stands(status, "Enabled").await;
+            let back = async {
+                // Wanted, tried again and again, and not moved.
+                testkit::wait_until(async || unheard() >= before + 3, Duration::from_secs(20)).await;
+                assert_eq!(lab.hosts.all().len(), 1);
+                lab.hosts.silent.lock().unwrap().clear();
+                stands("Up", "Enabled").await;
+            };
+            let (made, ()) = futures::future::join(lab.vm(VmJob::deploy(vm, network, Some(2))), back).await;
+            made.unwrap();
+            assert_eq!(lab.hosts.all().iter().map(|(h, _, r)| (*h, r.leases.len())).collect::<Vec<_>>(), [(old, usize::try_from(vm).unwrap())]);
+        }
+        stands("Up", "PrepareForMaintenance").await;
+        tell("placement", format!("host/{old}"));
+        testkit::wait_until(async || lab.hosts.all().first().is_some_and(|(h, _, r)| *h != old && r.leases.len() == 3), Duration::from_secs(20)).await;
+        assert_eq!(lab.hosts.twice.load(Ordering::SeqCst), 0, "two hosts had it");
+        // A copy that nobody knows of, and one that is lost.
+        let new = lab.hosts.all()[0].0;
+        testkit::wait_until(async || lab.number("SELECT COUNT(*) FROM router_leftovers").await == 0, Duration::from_secs(20)).await;
+        lab.hosts.routers.lock().unwrap().insert((old, uuid.clone()), Default::default());
+        tell("routers", format!("{old}/{uuid}"));
+        testkit::wait_until(async || lab.hosts.on(old).is_empty(), Duration::from_secs(20)).await;
+        lab.hosts.routers.lock().unwrap().clear();
+        tell("routers", format!("{new}/{uuid}"));
+        testkit::wait_until(async || lab.hosts.all().first().is_some_and(|(h, _, r)| *h == new && r.leases.len() == 3), Duration::from_secs(20)).await;
+        lab.audit().await;
     }
 
     /// Start, stop, and shutting down what nobody uses.

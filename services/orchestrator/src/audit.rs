@@ -8,7 +8,7 @@ use config::keys;
 use contract::ApiError;
 use contract_agent::{Command, DiskState, Inventory, command};
 use coord::Term;
-use events::{EventRecord, EventState, Record};
+use events::{Alert, Record};
 use hub::Hub;
 use model::HostId;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,8 +23,6 @@ const TICK: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Resources that an alert names.
 const NAMED: usize = 5;
-/// The type of the alert's event (enums.json, AlertType 14).
-const ALERT: &str = "ALERT.MANAGEMENT";
 
 /// Asks hosts by the hub, whichever replica holds their line.
 pub struct HubReports(pub Hub);
@@ -133,12 +131,12 @@ async fn tell(world: &World, term: Option<&Term>, found: &[Violation]) -> Result
             violations::forget(tx, name).await?;
             passed.entry(&name.0).or_default().push(format!("{}: {what}", name.1));
         }
-        let mut records = Vec::new();
+        let mut records: Vec<Record> = Vec::new();
         for (check, what) in &appeared {
-            records.push(Record::Event(alert(check, "found", what).failed()));
+            records.push(Alert::management("Audit", check).raise(told(check, "found", what)));
         }
         for (check, what) in &passed {
-            records.push(Record::Event(alert(check, "no longer found", what)));
+            records.push(Alert::management("Audit", check).clear(told(check, "no longer found", what)));
         }
         Ok::<_, ApiError>(events::record(tx, &records).await?)
     })
@@ -146,12 +144,11 @@ async fn tell(world: &World, term: Option<&Term>, found: &[Violation]) -> Result
 }
 
 /// "Audit: vm-host found 7 times: vm/…: …; and 2 more".
-fn alert(check: &str, how: &str, what: &[String]) -> EventRecord {
+fn told(check: &str, how: &str, what: &[String]) -> String {
     let named: Vec<&str> = what.iter().take(NAMED).map(String::as_str).collect();
     let more = what.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    let text = format!("Audit: {check} {how} {} times: {}{more}", what.len(), named.join("; "));
-    EventRecord::new(&rpc::cx::system_caller(), ALERT, EventState::Completed, text).about("Audit", check)
+    format!("Audit: {check} {how} {} times: {}{more}", what.len(), named.join("; "))
 }
 
 fn violations_by_check() -> Gauges {
@@ -183,7 +180,7 @@ mod tests {
     #[test]
     fn alerts_name_some_and_count_the_rest() {
         let what: Vec<String> = (0..7).map(|n| format!("vm/{n}: is lost")).collect();
-        let text = alert("vm-host", "found", &what).description;
+        let text = told("vm-host", "found", &what);
         assert!(text.starts_with("Audit: vm-host found 7 times: vm/0: is lost; "), "{text}");
         assert!(text.ends_with("vm/4: is lost; and 2 more"), "{text}");
     }

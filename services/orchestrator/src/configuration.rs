@@ -1,6 +1,5 @@
 //! Settings as the API shows and changes them, and what an installation can do.
 
-use crate::alert::Alert;
 use crate::fact;
 use crate::store::clusters;
 use crate::store::hosts;
@@ -12,6 +11,7 @@ use contract_infra::{
     Capabilities, Configuration, ListCapabilitiesRequest, ListConfigurationsRequest, ListConfigurationsResponse,
     UpdateConfigurationRequest,
 };
+use events::Alert;
 use rpc::Cx;
 
 /// The version that clients are told: the one whose API this is.
@@ -96,7 +96,7 @@ pub async fn update(world: &World, cx: &Cx, r: UpdateConfigurationRequest) -> Re
         fact::completed(tx, &cx.caller, "CONFIGURATION.VALUE.EDIT", &what, ("Configuration", setting.name)).await?;
         let mut answer = message(setting, shown, scope);
         if let Some(warning) = unused {
-            events::record(tx, &[Alert::Host.warn(("Configuration", setting.name), warning.clone())]).await?;
+            events::record(tx, &[Alert::host_setting(setting.name).warn(warning.clone())]).await?;
             answer.description = Some(format!("{} Warning: {warning}", setting.description()).trim().to_owned());
         }
         Ok(answer)

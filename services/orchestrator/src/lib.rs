@@ -8,7 +8,6 @@
 //! * [`install`]: what a fresh installation has.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // a test that can't go on has failed
 
-mod alert;
 pub mod api;
 pub mod async_job;
 pub mod audit;
@@ -53,6 +52,7 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0010_vms.sql", include_str!("../migrations/0010_vms.sql")),
     migration("0020_ha.sql", include_str!("../migrations/0020_ha.sql")),
     migration("0021_violations.sql", include_str!("../migrations/0021_violations.sql")),
+    migration("0022_recoveries.sql", include_str!("../migrations/0022_recoveries.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {
@@ -108,6 +108,7 @@ impl Orchestrator {
     pub fn serve(&self) -> Routes {
         host::sweep::start(&self.world);
         host::facts::start(&self.world);
+        host::routers::start(&self.world);
         let leases = host::investigate::Leases::new(self.world.clone());
         host::absence::start(&self.world, vec![Arc::new(leases)]);
         audit::start(&self.world);

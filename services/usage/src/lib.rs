@@ -3,7 +3,6 @@
 //! It writes nothing that users ask for: all it knows comes from the outbox ([`events`]), row by row, exactly once.
 //! It also runs the duty that numbers the outbox.
 
-mod alert_types;
 mod api;
 mod archive;
 mod database;
@@ -29,6 +28,11 @@ pub const MIGRATIONS: &[Migration] = &[
         owner: "usage",
         file: "0002_usage_events.sql",
         sql: include_str!("../migrations/0002_usage_events.sql"),
+    },
+    Migration {
+        owner: "usage",
+        file: "0003_database_nodes.sql",
+        sql: include_str!("../migrations/0003_database_nodes.sql"),
     },
 ];
 

@@ -1,92 +1,15 @@
 //! Events from the transaction that makes them to `listEvents`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-use contract::ApiError;
+mod world;
+
 use contract::api::{Caller, RoleType};
-use contract_usage::alerts_client::AlertsClient;
-use contract_usage::events_client::EventsClient;
-use contract_usage::{ListAlertsRequest, ListEventTypesRequest, ListEventsRequest, ListEventsResponse};
+use contract_usage::{ListAlertsRequest, ListEventTypesRequest, ListEventsRequest};
 use events::{EventRecord, EventState, Record, UsageRecord};
 use model::Owner;
-use node::Node;
 use std::time::Duration;
-use store::{Db, DbConfig, Sql, now_micros};
-use testkit::wait_until;
-use tonic::transport::{Channel, Server};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-struct World {
-    node: Node,
-    client: EventsClient<Channel>,
-    alerts: AlertsClient<Channel>,
-}
-
-/// The tables of identity, as far as lists read them: ROOT with admin (2) and below it /1/5/ with ann (10) and bob (11).
-const IDENTITY: &[&str] = &[
-    "CREATE TABLE domains (id BIGINT PRIMARY KEY, uuid VARCHAR(40), name VARCHAR(64), name_path VARCHAR(255), path VARCHAR(255), removed BIGINT)",
-    "CREATE TABLE accounts (id BIGINT PRIMARY KEY, uuid VARCHAR(40), name VARCHAR(64), domain_id BIGINT, domain_path VARCHAR(255), removed BIGINT)",
-    "CREATE TABLE users (id BIGINT PRIMARY KEY, uuid VARCHAR(40), username VARCHAR(64))",
-    "INSERT INTO domains VALUES (1, 'd-1', 'ROOT', 'ROOT', '/1/', NULL), (5, 'd-5', 'sub', 'ROOT/sub', '/1/5/', NULL)",
-    "INSERT INTO accounts VALUES (2, 'a-2', 'admin', 1, '/1/', NULL), (10, 'a-10', 'ann', 5, '/1/5/', NULL), (11, 'a-11', 'bob', 5, '/1/5/', NULL)",
-    "INSERT INTO users VALUES (2, 'u-2', 'admin'), (10, 'u-10', 'ann'), (11, 'u-11', 'bob')",
-];
-
-impl World {
-    async fn new(test: &testkit::TestDb) -> World {
-        let db = Db::connect(&DbConfig::new(test.url())).await.unwrap();
-        db.migrate(events::MIGRATIONS).await.unwrap();
-        db.migrate(arcus_usage::MIGRATIONS).await.unwrap();
-        store::tx!(db, "identity", |tx| {
-            for text in IDENTITY {
-                tx.exec(*text).await?;
-            }
-            Ok::<_, store::Error>(())
-        })
-        .await
-        .unwrap();
-        let (node, net) = Node::for_tests(db).await;
-        let routes = arcus_usage::start(node.clone()).await.unwrap();
-        tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(net.listen("usage")));
-        World { node, client: EventsClient::new(net.channel("usage")), alerts: AlertsClient::new(net.channel("usage")) }
-    }
-
-    async fn list(&self, caller: &Caller, request: ListEventsRequest) -> Result<ListEventsResponse, ApiError> {
-        let answer = self.client.clone().list(rpc::cx::request(caller, request)).await;
-        answer.map(tonic::Response::into_inner).map_err(ApiError::from)
-    }
-
-    async fn descriptions(&self, caller: &Caller, request: ListEventsRequest) -> Vec<String> {
-        let listed = self.list(caller, request).await.unwrap();
-        assert_eq!(listed.count, Some(listed.event.len() as i64));
-        listed.event.into_iter().map(|e| e.description.unwrap()).collect()
-    }
-
-    async fn record(&self, records: &[Record]) {
-        store::tx!(self.node.db, "record", |tx| events::record(tx, records).await).await.unwrap();
-    }
-
-    async fn archived(&self, n: i64) {
-        let count =
-            || async { self.node.db.one(Sql::new("SELECT COUNT(*) FROM events")).await.unwrap().at::<i64>(0).unwrap() };
-        wait_until(|| async { count().await == n }, PATIENCE).await;
-    }
-}
-
-fn caller(id: i64, name: &str, role: RoleType) -> Caller {
-    let (domain_id, path) = if id == 2 { (1, "/1/") } else { (5, "/1/5/") };
-    Caller {
-        user_id: id,
-        account_id: id,
-        account_name: name.into(),
-        domain_id,
-        domain_path: path.into(),
-        role_type: role.into(),
-        request_id: "r-1".into(),
-        remote_address: "192.0.2.1".into(),
-        ..Caller::default()
-    }
-}
+use store::{Sql, now_micros};
+use world::{World, caller};
 
 fn event(caller: &Caller, kind: &str, state: EventState, text: &str, ago: Duration) -> EventRecord {
     let created = now_micros() - ago.as_micros() as i64;
@@ -257,10 +180,7 @@ testkit::databases! {
         let other = event(&admin, "VM.STOP", EventState::Completed, "VM v1 stopped", Duration::ZERO);
         world.record(&[&host, &vm, &other].map(|e| Record::Event(e.clone()))).await;
         world.archived(3).await;
-        let list = async |r: ListAlertsRequest| {
-            let answer = world.alerts.clone().list(rpc::cx::request(&admin, r)).await;
-            answer.map(tonic::Response::into_inner).map_err(ApiError::from)
-        };
+        let list = async |r: ListAlertsRequest| world.list_alerts(&admin, r).await;
         let all = list(ListAlertsRequest::default()).await.unwrap();
         assert_eq!((all.count, all.alert.len()), (Some(2), 2));
         assert_eq!((all.alert[0].r#type, all.alert[0].name(), all.alert[0].description()), (Some(8), "ALERT.USERVM", "VM v1 stopped"));

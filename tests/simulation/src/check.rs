@@ -41,7 +41,9 @@ pub async fn everything(cast: &Cast, db: &Db, book: &Book) -> Result<()> {
     if total != marks {
         wrong(format!("{marks} local steps were counted {total} times"));
     }
-    for row in db.all(Sql::new("SELECT payload FROM outbox WHERE payload LIKE '%JOB.PARKED%'")).await? {
+    for row in
+        db.all(Sql::new("SELECT payload FROM outbox WHERE payload LIKE '%is parked and keeps its claims%'")).await?
+    {
         let payload = String::from_utf8_lossy(&row.at::<Vec<u8>>(0)?).into_owned();
         if !payload.contains("lost its worker") {
             wrong(format!("a job was put aside: {payload}"));

@@ -167,17 +167,15 @@ impl Hypervisor for Simulator {
         Some(report)
     }
 
-    fn changed(&self) -> Vec<Report> {
-        let mut reports = Vec::new();
-        for host in self.state().hosts.values_mut().filter(|host| host.dirty && host.is_alive()) {
-            host.dirty = false;
-            let report = host.report();
-            if report.digest != host.reported {
-                host.reported.clone_from(&report.digest);
-                reports.push(report);
+    fn changed(&self) -> Vec<String> {
+        let mut changed = Vec::new();
+        for (uuid, host) in self.state().hosts.iter_mut().filter(|(_, host)| host.dirty && host.is_alive()) {
+            host.dirty = host.digest() != host.reported;
+            if host.dirty {
+                changed.push(uuid.clone());
             }
         }
-        reports
+        changed
     }
 
     fn listen(&self, news: mpsc::UnboundedSender<News>) {

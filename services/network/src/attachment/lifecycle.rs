@@ -64,7 +64,8 @@ pub async fn prepare(
     Err(ApiError::concurrent("the VM's networks changed too often meanwhile: try again".to_owned()))
 }
 
-/// The VM no longer runs: its networks may be shut down. Addresses and leases stay. Also the undo of [`prepare`].
+/// The VM no longer runs: its networks may be shut down. Addresses and leases stay. Also the undo of [`prepare`],
+/// and of any step of a stop that fails once the VM is off.
 ///
 /// # Errors
 /// Those of the database.
@@ -72,13 +73,8 @@ pub async fn unprepare(world: &World, key: StepKey, request: &VmNicsRequest) -> 
     let db = &world.node.db;
     let vm = request.vm_id;
     if key.is_undo() {
-        jobs::undo_effect!(db, key, |tx, done: Option<NicsResponse>| {
-            if done.is_some() {
-                stopped(tx, vm).await?;
-            }
-            Ok(())
-        })
-        .await?;
+        // Whatever is undone, and whether it took place: the job that owns the VM knows that it doesn't run.
+        jobs::undo_effect!(db, key, |tx, _done: Option<NicsResponse>| stopped(tx, vm).await).await?;
         return Ok(NicsResponse::default());
     }
     jobs::effect!(db, key, |tx| {

@@ -1,7 +1,13 @@
 //! The safety net: routers that nobody works on, hosts that went away, and what is left on hosts.
+//!
+//! A router is on one host. It leaves one that is being emptied by being removed there first; it leaves a dead one because
+//! nothing runs there any more. One on a silent host stays. A verdict "dead" may be wrong; then two run until the host is
+//! back, with the same addresses, MACs and leases: guests may lose connections, but no address is given twice, since the
+//! database gives them, and nothing is stored, since routers have no disk. The host drops its copy when it connects.
 
 use crate::router::worker::execute;
-use crate::store::{nics, routers};
+use crate::store::zones::Standing;
+use crate::store::{nics, routers, zones};
 use crate::world::World;
 use contract::ApiError;
 use contract_agent::{RemoveRouter, command::Body};
@@ -11,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::now_micros;
 
+/// The topic of "HOST/ROUTER": the host says that it has a router which the database doesn't know there, or lacks one.
+const REPORTED: &str = "routers";
 /// How often it looks without being asked.
 const LOOK: Duration = Duration::from_secs(10);
 /// A change that nobody has applied for so long has been forgotten by a replica that died.
@@ -21,6 +29,7 @@ const KEEP_REMOVED: Duration = Duration::from_secs(120);
 /// The duty: wakes workers for neglected routers, and clears leftovers.
 pub async fn watch(world: Arc<World>, term: Term) {
     let mut placement = world.node.coord.subscribe("placement");
+    let mut reported = world.node.coord.subscribe(REPORTED);
     loop {
         if let Err(error) = look(&world).await {
             tracing::warn!(%error, "routers could not be looked at");
@@ -31,6 +40,8 @@ pub async fn watch(world: Arc<World>, term: Term) {
                 () = term.lost() => return,
                 () = tokio::time::sleep_until(next) => break,
                 notice = placement.next() => match notice {
+                    // Many hosts at once.
+                    Notice::Message(what) if what == "all" => break,
                     Notice::Message(what) => {
                         if let Some(host) = what.strip_prefix("host/").and_then(|id| id.parse().ok())
                             && let Err(error) = host_changed(&world, host).await
@@ -39,6 +50,14 @@ pub async fn watch(world: Arc<World>, term: Term) {
                         }
                     }
                     Notice::Missed => break,
+                },
+                // What is missed is told again.
+                notice = reported.next() => if let Notice::Message(what) = notice
+                    && let Some((host, router)) = what.split_once('/')
+                    && let Ok(host) = host.parse()
+                    && let Err(error) = compare(&world, host, router).await
+                {
+                    tracing::warn!(host, router, %error, "what a host says of a router could not be followed");
                 },
             }
         }
@@ -64,6 +83,26 @@ async fn host_changed(world: &World, host: i64) -> Result<(), ApiError> {
         world.routers.check(router);
     }
     clear_leftovers(&world.node).await
+}
+
+/// A host has a router that it shouldn't have, or lacks one: by what is so now, it is removed there or looked after.
+async fn compare(world: &World, host: i64, uuid: &str) -> Result<(), ApiError> {
+    let db = &world.node.db;
+    if let Some(router) = routers::belongs(db, uuid, host).await? {
+        world.routers.check(router);
+        return Ok(());
+    }
+    if matches!(zones::standing(db, host).await?, Standing::Silent(_) | Standing::Gone) {
+        return Ok(()); // it says it again once it is back
+    }
+    tracing::info!(host, router = uuid, "a host runs a router that is gone or elsewhere: it is removed there");
+    execute(&world.node, host, Body::RemoveRouter(RemoveRouter { router_uuid: uuid.to_owned() })).await?;
+    store::tx!(db, "stray-cleared", |tx| routers::forget_leftover(tx, uuid, host).await).await?;
+    // It may have come here meanwhile.
+    if let Some(router) = routers::belongs(db, uuid, host).await? {
+        world.routers.check(router);
+    }
+    Ok(())
 }
 
 /// Removes from hosts the routers that are gone or elsewhere. What a host doesn't do now stays for the next time.

@@ -3,9 +3,10 @@
 use crate::address::Subnet;
 use crate::router::spec::{self, Setting};
 use crate::store::routers::{self, Router};
+use crate::store::zones::Standing;
 use crate::store::{ips, networks, offerings, ranges, zones};
 use contract::ApiError;
-use contract_agent::{Command, RouterApplied, SectionFault, command::Body, outcome};
+use contract_agent::{Command, RemoveRouter, RouterApplied, SectionFault, command::Body, outcome};
 use contract_infra::host_commands_client::HostCommandsClient;
 use contract_infra::placement_client::PlacementClient;
 use contract_infra::{ExecuteRequest, PickHostRequest, PickHostResponse};
@@ -225,10 +226,17 @@ impl Inner {
         }
         let host = match router.host_id {
             Some(host) => host,
-            None => return self.relocate(&router).await,
+            None => {
+                let host = pick_host(&self.node, router.zone_id, Vec::new()).await?;
+                return self.relocate(&router, host).await;
+            }
         };
-        if (memory.applied == 0 || memory.verify) && !zones::host_is_up(db, host).await? {
-            return self.relocate(&router).await;
+        if memory.applied == 0 || memory.verify {
+            match zones::standing(db, host).await? {
+                Standing::Up => {}
+                Standing::Silent(status) => return Err(silent(&router, &status)),
+                standing => return self.leave(&router, host, standing).await,
+            }
         }
         if memory.applied >= router.generation && !memory.verify {
             return Ok(Pass::Applied);
@@ -257,13 +265,11 @@ impl Inner {
                 memory.applied = generation;
                 memory.faults = applied.faults;
             }
-            Err(error) => {
-                if zones::host_is_up(db, host).await? {
-                    return Err(error);
-                }
-                tracing::info!(router = router.name, host, %error, "its host is away: the router moves");
-                return self.relocate(&router).await;
-            }
+            Err(error) => match zones::standing(db, host).await? {
+                Standing::Up => return Err(error),
+                Standing::Silent(status) => return Err(silent(&router, &status)),
+                standing => return self.leave(&router, host, standing).await,
+            },
         }
         // Others may look at the network's state as soon as they hear of it.
         if router.state != routers::RUNNING {
@@ -280,9 +286,19 @@ impl Inner {
         }
     }
 
-    async fn relocate(&self, router: &Router) -> Result<Pass, ApiError> {
-        let avoid: Vec<i64> = router.host_id.into_iter().collect();
-        let host = pick_host(&self.node, router.zone_id, avoid).await?;
+    /// Takes a router off a host that can't keep it. One that lives gives it up first, so that no two of them answer in
+    /// the network; one that is known to be dead needn't be asked.
+    async fn leave(&self, router: &Router, host: i64, standing: Standing) -> Result<Pass, ApiError> {
+        tracing::info!(router = router.name, host, ?standing, "the router leaves its host");
+        // Before anything is taken away, somebody must be there to carry it.
+        let next = pick_host(&self.node, router.zone_id, vec![host]).await?;
+        if standing == Standing::Leaving {
+            execute(&self.node, host, Body::RemoveRouter(RemoveRouter { router_uuid: router.uuid.clone() })).await?;
+        }
+        self.relocate(router, next).await
+    }
+
+    async fn relocate(&self, router: &Router, host: PickHostResponse) -> Result<Pass, ApiError> {
         let moved = store::tx!(self.node.db, "move-router", |tx| {
             routers::move_to(tx, router, &host).await.map_err(ApiError::from)
         })
@@ -368,6 +384,14 @@ async fn read_setting(node: &Node, router: &Router) -> Result<Setting, ApiError>
         egress_default_allow: offering.egress_default_policy,
         services: offering.services.into_iter().map(|(s, _)| s).collect(),
     })
+}
+
+/// Why a router is left where it is.
+fn silent(router: &Router, status: &str) -> ApiError {
+    ApiError::unavailable(format!(
+        "router {} can't be changed: its host is {status}, and may still run it. It moves once the host is known to be down",
+        router.name
+    ))
 }
 
 /// A connected host that can carry a router of the zone.

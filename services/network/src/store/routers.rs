@@ -283,13 +283,14 @@ pub async fn forget_leftover(tx: &mut Tx, uuid: &str, host: i64) -> Result<()> {
 }
 
 /// Routers that want work which nobody seems to do: changes not applied since `before`, and those on hosts that are gone,
-/// away or being emptied.
+/// or being emptied. One on a silent host stays: nobody knows whether it still runs there.
 pub async fn neglected(db: &Db, before: i64) -> Result<Vec<i64>> {
     db.all(
         Sql::new(
             "SELECT r.id FROM routers r LEFT JOIN hosts h ON h.id = r.host_id AND h.removed IS NULL WHERE r.removed IS NULL AND \
-             ((r.applied < r.generation AND r.touched < ?) OR h.id IS NULL OR h.status IN ('Down', 'Removed', 'Error', 'Alert') \
-             OR h.resource_state IN ('PrepareForMaintenance', 'Maintenance'))",
+             ((r.applied < r.generation AND r.touched < ? AND (h.status = 'Up' OR h.id IS NULL)) OR h.id IS NULL \
+             OR h.status IN ('Down', 'Removed') \
+             OR (h.status = 'Up' AND h.resource_state IN ('PrepareForMaintenance', 'Maintenance', 'ErrorInMaintenance')))",
         )
         .bind(before),
     )
@@ -306,6 +307,12 @@ pub async fn on_host(db: &Db, host: i64) -> Result<Vec<i64>> {
         .iter()
         .map(|r| r.at(0))
         .collect()
+}
+
+/// The router with this UUID, when it belongs on that host: its number.
+pub async fn belongs(db: &Db, uuid: &str, host: i64) -> Result<Option<i64>> {
+    let sql = Sql::new("SELECT id FROM routers WHERE uuid = ? AND host_id = ? AND removed IS NULL");
+    db.optional(sql.bind(uuid).bind(host)).await?.map(|r| r.at(0)).transpose()
 }
 
 /// A lease as specs need it.

@@ -1,5 +1,6 @@
 //! What this service reads of the orchestrator's, identity's and the VMs' tables.
 
+use model::state::{HostStatus, ResourceState};
 use store::{Db, Result, Sql};
 
 /// A zone as networks need it.
@@ -98,19 +99,30 @@ pub async fn hypervisors(
     db.all(sql).await?.iter().map(|r| Ok((r.at(0)?, r.at(1)?))).collect()
 }
 
-/// How a host stands: (connected, may carry routers).
-pub async fn host_is_up(db: &Db, host: i64) -> Result<bool> {
-    let row = db
-        .optional(Sql::new("SELECT status, resource_state FROM hosts WHERE id = ? AND removed IS NULL").bind(host))
-        .await?;
-    match row {
-        Some(r) => {
-            let (status, resource): (String, String) = (r.at(0)?, r.at(1)?);
-            Ok(status == "Up"
-                && !matches!(resource.as_str(), "PrepareForMaintenance" | "Maintenance" | "ErrorInMaintenance"))
-        }
-        None => Ok(false),
-    }
+/// How a host stands, as whoever wants routers from it must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Connected, and may carry routers.
+    Up,
+    /// Connected, and being emptied.
+    Leaving,
+    /// It may well live, but nobody can tell it anything: the status that it has.
+    Silent(String),
+    /// Known dead, or deleted: nothing runs there any more.
+    Gone,
+}
+
+/// How a host stands.
+pub async fn standing(db: &Db, host: i64) -> Result<Standing> {
+    let sql = Sql::new("SELECT status, resource_state FROM hosts WHERE id = ? AND removed IS NULL").bind(host);
+    let Some(row) = db.optional(sql).await? else { return Ok(Standing::Gone) };
+    let (status, resource): (HostStatus, ResourceState) = (row.at(0)?, row.at(1)?);
+    Ok(match (status, resource) {
+        (HostStatus::Down | HostStatus::Removed, _) => Standing::Gone,
+        (HostStatus::Up, ResourceState::Enabled | ResourceState::Disabled) => Standing::Up,
+        (HostStatus::Up, _) => Standing::Leaving,
+        (other, _) => Standing::Silent(other.to_string()),
+    })
 }
 
 /// The smallest numbers, without repeats.

@@ -8,6 +8,7 @@ use contract_infra::host_commands_server::HostCommands;
 use contract_infra::placement_server::Placement;
 use contract_infra::{ExecuteRequest, ExecuteResponse, PickHostRequest, PickHostResponse};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tonic::{Request, Response, Status};
 
@@ -24,6 +25,10 @@ pub struct Applied {
 pub struct Hosts {
     pub routers: Mutex<HashMap<(i64, String), Applied>>,
     pub silent: Mutex<HashSet<i64>>,
+    /// Commands that silent hosts didn't hear.
+    pub unheard: AtomicUsize,
+    /// Routers that came to a host while another one had them.
+    pub twice: AtomicUsize,
     pub commands: Mutex<Vec<(i64, String, i64, i64)>>,
     pub candidates: Mutex<Vec<i64>>,
 }
@@ -47,6 +52,8 @@ impl Hosts {
             Body::ApplyRouter(apply) => {
                 self.commands.lock().unwrap().push((host, apply.router_uuid.clone(), apply.base, apply.generation));
                 let key = (host, apply.router_uuid.clone());
+                let elsewhere = routers.keys().any(|(h, r)| *h != host && *r == key.1);
+                self.twice.fetch_add(usize::from(elsewhere), Ordering::SeqCst);
                 let known = routers.get(&key).map_or(0, |r| r.generation);
                 let mut answer = RouterApplied { router_uuid: apply.router_uuid, ..RouterApplied::default() };
                 if apply.base > 0 && known < apply.base {
@@ -88,6 +95,7 @@ impl HostCommands for Orchestrator {
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
         let r = request.into_inner();
         if self.0.silent.lock().unwrap().contains(&r.host_id) {
+            self.0.unheard.fetch_add(1, Ordering::SeqCst);
             return Err(ApiError::unavailable(format!("host {} isn't connected", r.host_id)).into());
         }
         // Something else runs meanwhile, as on a wire.

@@ -8,8 +8,8 @@
 //! Times are measured from when this leader first saw the host so, on its monotonic clock: a new leader starts anew, and
 //! wall clocks don't matter. What it found is in the database, so that people are told once.
 
+use super::figures::{self, UnderWay};
 use super::investigate::{self, Finding, Investigator, Verdict};
-use crate::alert::Alert;
 use crate::store::absences::{self, Known, Suspect};
 use crate::store::restarts;
 use crate::world::World;
@@ -17,6 +17,7 @@ use ::store::Tx;
 use config::keys;
 use contract::ApiError;
 use coord::Term;
+use events::Alert;
 use futures::StreamExt as _;
 use hub::Absent;
 use model::HostId;
@@ -37,6 +38,7 @@ pub fn start(world: &World, investigators: Investigators) {
         let (world, investigators) = (world.clone(), investigators.clone());
         async move {
             let mut watch = Watch { world, investigators, seen: HashMap::new() };
+            let shown = figures::Hosts;
             loop {
                 let silence = watch.world.hub.timing().silence;
                 tokio::select! {
@@ -45,6 +47,9 @@ pub fn start(world: &World, investigators: Investigators) {
                 }
                 if let Err(error) = watch.round(&term).await {
                     tracing::warn!(%error, "absent hosts can't be judged; the next round tries again");
+                }
+                if let Ok(counts) = absences::by_status(&watch.world.node.db).await {
+                    shown.show(&counts);
                 }
             }
         }
@@ -116,7 +121,9 @@ impl Watch {
                             return None;
                         }
                     };
+                    let look = UnderWay::begin();
                     let finding = investigate::ask(&investigators, &suspect).await;
+                    look.end(finding.verdict);
                     Some((absent, away, suspect, finding))
                 }
             })
@@ -169,7 +176,7 @@ impl Watch {
                 match &host {
                     Some(host) if over.alerted && !away_again => {
                         let text = format!("Host {} ({}) is connected again", host.name, host.uuid);
-                        Ok(events::record(tx, &[Alert::Host.clear(&host.uuid, text)]).await?)
+                        Ok(events::record(tx, &[Alert::host(&host.uuid).clear(text)]).await?)
                     }
                     _ => Ok::<_, ApiError>(()),
                 }
@@ -187,7 +194,7 @@ impl Watch {
         ::store::tx!(db, "bury-host", |tx| {
             term.fence(tx).await?;
             absences::note(tx, absent, finding.verdict.word(), &finding.reason, true).await?;
-            Ok::<_, ApiError>(events::record(tx, &[Alert::Host.raise(&host.uuid, told(&host, &finding))]).await?)
+            Ok::<_, ApiError>(events::record(tx, &[Alert::host(&host.uuid).raise(told(&host, &finding))]).await?)
         })
         .await
     }
@@ -228,14 +235,14 @@ async fn judge(
 }
 
 async fn tell(tx: &mut Tx, host: &Suspect, finding: &Finding) -> Result<(), ApiError> {
-    let mut records = vec![Alert::Host.raise(&host.uuid, told(host, finding))];
+    let mut records = vec![Alert::host(&host.uuid).raise(told(host, finding))];
     if finding.verdict == Verdict::Unknown {
         for (uuid, name) in restarts::endangered(tx, host.id).await? {
             let text = format!(
                 "VM {uuid} ({name}) isn't started elsewhere: nobody knows whether it still runs on host {} ({})",
                 host.name, finding.reason
             );
-            records.push(Alert::UserVm.raise(&uuid, text));
+            records.push(Alert::user_vm(&uuid).raise(text));
         }
     }
     Ok(events::record(tx, &records).await?)

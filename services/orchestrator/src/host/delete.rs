@@ -20,8 +20,10 @@ const FORGET_DEADLINE: Duration = Duration::from_secs(10);
 pub async fn delete(world: &World, cx: &Cx, r: DeleteHostRequest) -> Result<Success, ApiError> {
     let id: i64 = cx.refs.need("id")?;
     let forced = r.forced == Some(true);
+    let mut tickets = Vec::new();
     if forced {
         evict::stop_guests(world, id).await?;
+        tickets = evict::tickets(world, id).await?;
     }
     let done = jobs::mutate!(world.node.db, cx.caller, "delete-host", |tx| {
         let host = rows::find(&mut *tx, id).await?.filter(|h| h.removed.is_none()).ok_or_else(gone)?;
@@ -34,7 +36,7 @@ pub async fn delete(world: &World, cx: &Cx, r: DeleteHostRequest) -> Result<Succ
         }
         jobs::free(tx, &[Claim::Exclusive(format!("host/{id}"))]).await?;
         if forced {
-            evict::write_off(tx, &cx.caller, &host).await?;
+            evict::write_off(world, tx, &cx.caller, &host, &tickets).await?;
         }
         if !rows::remove(tx, id).await? {
             let guests = rows::guests(tx, id).await?;

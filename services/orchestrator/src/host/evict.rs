@@ -12,6 +12,7 @@ use contract::ApiError;
 use contract::api::Caller;
 use contract_agent::{Command, StopVm, command};
 use events::{EventRecord, EventState, Record};
+use jobs::Ticket;
 use model::HostId;
 use model::state::{HostStatus, ResourceState, VmState};
 use std::time::Duration;
@@ -47,22 +48,41 @@ pub async fn stop_guests(world: &World, id: i64) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Takes all VMs off a host that ends, as part of `tx`.
+/// Tickets for the jobs that [`write_off`] accepts.
 ///
 /// # Errors
-/// 530/4300 when a job works on one of them.
-pub async fn write_off(tx: &mut Tx, caller: &Caller, host: &HostRow) -> Result<(), ApiError> {
+/// Those of the database.
+pub async fn tickets(world: &World, id: i64) -> Result<Vec<Ticket>, ApiError> {
+    let guests = vms::on_host(&world.node.db, id).await?.len();
+    futures::future::try_join_all((0..guests).map(|_| world.jobs.ticket())).await
+}
+
+/// Takes all VMs off a host that ends, as part of `tx`. A job for each tells the network.
+///
+/// # Errors
+/// 530/4300 when a job works on one of them, or more came since the tickets were taken.
+pub async fn write_off(
+    world: &World,
+    tx: &mut Tx,
+    caller: &Caller,
+    host: &HostRow,
+    tickets: &[Ticket],
+) -> Result<(), ApiError> {
+    let mut tickets = tickets.iter().cloned();
     for vm in rows::placed(tx, host.id).await? {
         jobs::free(tx, &[claim(vm)]).await?;
         let Some(vm) = vms::find_in(tx, vm).await? else { continue };
         if vms::transit(tx, vm.id, &[VmState::Running], VmState::Stopped).await? {
             tell(tx, caller, host, &vm).await?;
             let what = format!("VM {} stopped: its host {} was deleted by force", view::label(&vm), host.name);
-            let alert = ha::decide(tx, &vm, host.id, Cause::Host, true, &what).await?;
+            let alert = ha::decide(&world.node.settings, tx, &vm, host.id, Cause::Host, &what).await?;
             events::record(tx, alert.as_slice()).await?;
         }
         placement::free(tx, vm.id).await?;
         vms::leave_host(tx, vm.id, true).await?;
+        let ticket = tickets.next().ok_or_else(|| ApiError::concurrent("VMs came to the host meanwhile"))?;
+        let unplug = ha::lost::Lost { vm: vm.id, host: host.id, generation: vm.generation, written_off: true };
+        world.jobs.accept(tx, ticket, ha::accept(&vm, unplug, "taking off its deleted host")).await?;
     }
     Ok(())
 }

@@ -4,27 +4,69 @@ use crate::store::hosts as rows;
 use crate::world::World;
 use contract::ApiError;
 use contract_agent::HostFacts;
+use events::Alert;
 use hub::HostEvent;
-use tokio::sync::broadcast::error::RecvError;
+use std::collections::HashSet;
+
+/// The hypervisor that factories may stand for.
+const SIMULATOR: &str = "Simulator";
+/// Most refusals that are remembered as told.
+const REMEMBERED: usize = 10_000;
 
 /// Follows the connections of this replica until the node stops.
 pub fn start(world: &World) {
     let world = world.clone();
     world.node.clone().spawn("host-facts", async move {
-        let mut news = world.hub.subscribe();
+        let mut news = world.hub.news();
+        // Why agents stay outside, as it was told: they try again and again.
+        let mut told = HashSet::new();
         loop {
-            match news.recv().await {
-                Ok(HostEvent::Up { host, facts }) => {
+            match news.next().await {
+                Some(HostEvent::Up { host, facts }) => {
                     if let Err(error) = note(&world, host.0, &facts).await {
                         tracing::warn!(host = host.0, %error, "what a host says of itself can't be kept");
                     }
                 }
+                Some(HostEvent::Misfit { hosts, simulated, version, reason }) => {
+                    let Some(first) = hosts.first().filter(|_| told.len() < REMEMBERED) else { continue };
+                    if !told.insert((first.clone(), reason.clone())) {
+                        continue;
+                    }
+                    if let Err(error) = outside(&world, &hosts, simulated, &version, &reason).await {
+                        told.remove(&(first.clone(), reason));
+                        tracing::warn!(version, %error, "an agent that stays outside can't be told of");
+                    }
+                }
                 // What was missed is said again at the next connection.
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
+                Some(_) => {}
+                None => return,
             }
         }
     });
+}
+
+/// Shows the version of an agent that was refused at its hosts, and raises an alert.
+async fn outside(
+    world: &World,
+    hosts: &[String],
+    simulated: bool,
+    version: &str,
+    reason: &str,
+) -> Result<(), ApiError> {
+    ::store::tx!(world.node.db, "agent-outside", |tx| {
+        let only = simulated.then_some(SIMULATOR);
+        let noted = rows::note_outside(tx, hosts, only, version).await?;
+        if let Some(first) = noted.first() {
+            let more = match noted.len() {
+                1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            let text = format!("Host {first}{more} can't be managed: {reason}");
+            events::record(tx, &[Alert::host(first).raise(text)]).await?;
+        }
+        Ok::<_, ApiError>(())
+    })
+    .await
 }
 
 /// Keeps what differs. A host that is still being added is left to its addition.

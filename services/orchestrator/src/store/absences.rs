@@ -2,7 +2,8 @@
 
 use hub::Absent;
 use model::HostId;
-use model::state::VmState;
+use model::state::{HostStatus, VmState};
+use std::collections::HashMap;
 use store::{Db, Result, Row, Sql, Tx, now_micros};
 
 /// What is known of an absence.
@@ -59,6 +60,12 @@ pub async fn note(tx: &mut Tx, absent: &Absent, verdict: &str, reason: &str, ale
 pub async fn end(tx: &mut Tx, known: &Known) -> Result<bool> {
     let sql = Sql::new("DELETE FROM host_absences WHERE host_id = ? AND conn_epoch = ?");
     Ok(tx.exec(sql.bind(known.host).bind(known.conn_epoch)).await? == 1)
+}
+
+/// How many hosts there are in each state.
+pub async fn by_status(db: &Db) -> Result<HashMap<HostStatus, i64>> {
+    let sql = "SELECT status, COUNT(*) FROM hosts WHERE removed IS NULL GROUP BY status";
+    db.all(Sql::new(sql)).await?.iter().map(|r| Ok((r.at(0)?, r.at(1)?))).collect()
 }
 
 /// A host whose life is in doubt.

@@ -6,6 +6,7 @@ use ::store::{Db, Result, Row, Sql, Tx, now_micros};
 use contract_agent::HostFacts;
 use model::Page;
 use model::state::{HostStatus, ResourceState};
+use std::collections::BTreeMap;
 
 /// A host, with the names of where it is.
 #[derive(Clone, Debug)]
@@ -241,6 +242,29 @@ pub async fn insert(tx: &mut Tx, h: &NewHost) -> Result<()> {
     .bind(h.memory)
     .bind(h.overcommit.1);
     tx.exec(sql).await.map(drop)
+}
+
+/// The routers that a host should have, and whether each runs.
+pub async fn routers(db: &Db, host: i64) -> Result<BTreeMap<String, bool>> {
+    let sql = Sql::new("SELECT uuid, state FROM routers WHERE host_id = ? AND removed IS NULL").bind(host);
+    db.all(sql).await?.iter().map(|r| Ok((r.at(0)?, r.at::<String>(1)? == "Running"))).collect()
+}
+
+/// Writes the version of an agent that stays outside: of its hosts that aren't connected by another one. Gives their UUIDs.
+pub async fn note_outside(tx: &mut Tx, uuids: &[String], only: Option<&str>, version: &str) -> Result<Vec<String>> {
+    let mut noted = Vec::new();
+    for chunk in uuids.chunks(512) {
+        let sql = Sql::new("SELECT uuid FROM hosts WHERE hub IS NULL AND removed IS NULL AND version IS NOT NULL");
+        let sql = sql.push_if(" AND hypervisor = ?", only).push(" AND ").in_list("uuid", chunk);
+        let rows = tx.all(sql).await?;
+        let found = rows.iter().map(|r| r.at(0)).collect::<Result<Vec<String>>>()?;
+        if !found.is_empty() {
+            let sql = Sql::new("UPDATE hosts SET version = ? WHERE hub IS NULL AND ").bind(version);
+            tx.exec(sql.in_list("uuid", &found)).await?;
+        }
+        noted.extend(found);
+    }
+    Ok(noted)
 }
 
 /// Writes what a host says of itself, and lets it take VMs when it is Enabled in a managed cluster. Whether it lives.

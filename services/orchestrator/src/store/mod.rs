@@ -14,6 +14,7 @@ pub mod os_types;
 pub mod placement;
 pub mod pod_ips;
 pub mod pods;
+pub mod recoveries;
 pub mod remains;
 pub mod restarts;
 pub mod tags;

@@ -79,8 +79,8 @@ pub async fn facts(tx: &mut Tx, vm: i64) -> Result<Facts> {
     Ok(Facts { ha: r.at(0)?, cluster: r.at(1)?, pod: r.at(2)?, local: r.at(3)? })
 }
 
-/// Notes that a VM is to be started again. An older wish for it is forgotten.
-pub async fn wish(tx: &mut Tx, vm: &VmRow, cause: Cause, host: i64, facts: Facts) -> Result<()> {
+/// Notes that a VM is to be started again, not before `not_before` (UTC µs). An older wish for it is forgotten.
+pub async fn wish(tx: &mut Tx, vm: &VmRow, cause: Cause, host: i64, facts: Facts, not_before: i64) -> Result<()> {
     done(tx, vm.id).await?;
     let now = now_micros();
     let sql = Sql::new(
@@ -94,7 +94,7 @@ pub async fn wish(tx: &mut Tx, vm: &VmRow, cause: Cause, host: i64, facts: Facts
     .bind(facts.pod)
     .bind(facts.local.then_some(host))
     .bind(vm.memory_mb)
-    .bind(now)
+    .bind(not_before)
     .bind(now);
     tx.exec(sql).await.map(drop)
 }
@@ -114,6 +114,14 @@ pub async fn find(db: &Db, vm: i64) -> Result<Option<Wish>> {
 /// How many restarts are under way.
 pub async fn under_way(db: &Db) -> Result<i64> {
     db.one(Sql::new("SELECT COUNT(*) FROM vm_restarts WHERE job IS NOT NULL")).await?.at(0)
+}
+
+/// How many wait, and how many restarts are under way.
+pub async fn counts(db: &Db) -> Result<(i64, i64)> {
+    let sql = "SELECT COUNT(*), COUNT(job) FROM vm_restarts";
+    let row = db.one(Sql::new(sql)).await?;
+    let (all, under_way): (i64, i64) = (row.at(0)?, row.at(1)?);
+    Ok((all - under_way, under_way))
 }
 
 /// Numbers of VMs that are due, in the order in which they are to be started; at most `most`.

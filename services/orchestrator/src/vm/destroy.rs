@@ -25,6 +25,8 @@ pub struct Destroy {
 pub enum Undo {
     /// Before the point of no return: the VM is what its host says it is.
     Stopping,
+    /// Nothing, when the VM is off already: it is Stopped all the same.
+    Off,
     /// Beyond it there is no way back: what it counted for is given back all the same.
     Limits,
 }
@@ -50,7 +52,7 @@ impl Job for Destroy {
         let found = jobs::step!(ctx, "stopping", undo: Undo::Stopping, |tx| begin(tx, self.vm).await).await?;
         if matches!(found, Found::Running) {
             // An administrator who destroys doesn't wait for a host that is away.
-            stop::take_off_host(&world, &ctx, &vm, true).await?;
+            stop::take_off_host(&world, &ctx, &vm, true, Undo::Off).await?;
         }
         jobs::step!(ctx, "destroyed", undo: Undo::Limits, |tx| {
             destroyed(&world, tx, &vm, &found).await?;
@@ -88,6 +90,7 @@ impl Job for Destroy {
     async fn undo(self, world: Arc<VmWorld>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
         match undo {
             Undo::Stopping => stop::take_back(&world, self.vm, &cx).await,
+            Undo::Off => stop::stay_off(&world, self.vm, &cx).await,
             Undo::Limits => {
                 let vm = row(&world, self.vm).await?;
                 release_limits(&world, &vm.limits_key).await

@@ -17,6 +17,7 @@ pub mod order;
 pub mod plan;
 pub mod power;
 pub mod reboot;
+mod reports;
 pub mod start;
 pub mod stop;
 pub mod sweep;
@@ -43,7 +44,7 @@ pub fn register(builder: jobs::Builder, world: &std::sync::Arc<VmWorld>) -> jobs
 /// Starts what looks after VMs in the background: following hosts' reports, expunging what was destroyed.
 pub fn start(world: &VmWorld) {
     let node = &world.node;
-    node.spawn("vm-power", power::follow(world.clone()));
+    node.spawn("vm-power", reports::follow(world.clone()));
     node.spawn("placement-index", crate::placement::follow(node.clone(), world.index.clone()));
     let sweeper = world.clone();
     node.duty("vm-sweep", move |term| sweep::run(sweeper.clone(), term));

@@ -76,7 +76,7 @@ pub struct Cloud {
     pub net: Arc<LocalNet>,
     pub db: Db,
     pub hub: hub::Hub,
-    _membership: coord::Membership,
+    _membership: Option<coord::Membership>,
 }
 
 impl Cloud {
@@ -96,7 +96,13 @@ impl Cloud {
             let serve = Server::builder().add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled());
             serve.await.unwrap();
         });
-        Cloud { node, net, db, hub, _membership: membership }
+        Cloud { node, net, db, hub, _membership: Some(membership) }
+    }
+
+    /// Replicas that run elsewhere, as `node` sees them by way of `net`.
+    pub fn around(node: Node, net: Arc<LocalNet>, hub: hub::Hub) -> Cloud {
+        let db = node.db.clone();
+        Cloud { node, net, db, hub, _membership: None }
     }
 
     pub fn channel(&self) -> Channel {
@@ -350,7 +356,8 @@ pub async fn insert(db: &Db, table: &str, row: &[(&str, Value)]) {
     store::tx!(db, "test-row", |tx| tx.exec(sql.clone()).await).await.unwrap();
 }
 
-async fn tenants(db: &Db) {
+/// The domains and accounts that callers are of.
+pub async fn tenants(db: &Db) {
     for (id, name, path, parent) in
         [(1i64, "ROOT", "/1/", None), (2, "a", "/1/2/", Some(1i64)), (3, "b", "/1/3/", Some(1))]
     {

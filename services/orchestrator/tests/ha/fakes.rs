@@ -11,8 +11,9 @@ use contract_storage::disks_server::{Disks, DisksServer};
 use contract_storage::{AllocateDisksRequest, DiskSpec, DisksResponse, FitRequest, FitResponse, VmDisksRequest};
 use node::Node;
 use rpc::LocalNet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use store::{Db, Sql};
 use tonic::service::Routes;
 use tonic::transport::{Channel, Server};
@@ -23,10 +24,28 @@ pub const POOL: &str = "pool-1";
 /// Its lease time.
 pub const LEASE_MILLIS: u32 = 400;
 
+/// VMs whose NICs are ready on a host, whichever replica's network made them so.
+pub type Plugged = Arc<Mutex<BTreeSet<i64>>>;
+
 #[derive(Default)]
 pub struct Network {
     /// Nothing can be made ready.
     pub broken: AtomicBool,
+    /// Calls of this name are never answered.
+    pub held: Mutex<Option<&'static str>>,
+    /// How many calls came that weren't.
+    pub waiting: AtomicUsize,
+    /// VMs whose NICs are ready on a host.
+    pub plugged: Plugged,
+}
+
+impl Network {
+    async fn pass(&self, call: &str) {
+        if *self.held.lock().unwrap() == Some(call) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 struct NetworkApi(Arc<Network>);
@@ -42,13 +61,17 @@ impl Attachments for NetworkApi {
     async fn release(&self, _: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
         Err(Status::unimplemented(""))
     }
-    async fn prepare(&self, _: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
+    async fn prepare(&self, request: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
+        self.0.pass("prepare").await;
         if self.0.broken.load(Ordering::SeqCst) {
             return Err(contract::ApiError::failed("the network is broken").into());
         }
+        self.0.plugged.lock().unwrap().insert(request.into_inner().vm_id);
         Ok(Response::new(NicsResponse::default()))
     }
-    async fn unprepare(&self, _: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
+    async fn unprepare(&self, request: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
+        self.0.pass("unprepare").await;
+        self.0.plugged.lock().unwrap().remove(&request.into_inner().vm_id);
         Ok(Response::new(NicsResponse::default()))
     }
     async fn default_network(
@@ -81,9 +104,10 @@ impl Disks for StorageApi {
     async fn prepare(&self, request: Request<VmDisksRequest>) -> Result<Response<DisksResponse>, Status> {
         let request = request.into_inner();
         let host = request.host_id();
+        let kind = self.db.one(Sql::new("SELECT pool_type FROM storage_pools WHERE id = 1")).await.unwrap();
         let pool = EnsurePool {
             pool_uuid: POOL.into(),
-            kind: "NetworkFilesystem".into(),
+            kind: kind.at(0).unwrap(),
             url: "nfs://10.0.0.1/primary".into(),
             lease_millis: LEASE_MILLIS,
             ..EnsurePool::default()
@@ -123,8 +147,8 @@ pub async fn mounted(db: &Db, host: i64) {
 }
 
 /// Serves both.
-pub fn serve(node: &Node, net: &Arc<LocalNet>) -> Arc<Network> {
-    let network = Arc::new(Network::default());
+pub fn serve(node: &Node, net: &Arc<LocalNet>, plugged: &Plugged) -> Arc<Network> {
+    let network = Arc::new(Network { plugged: plugged.clone(), ..Network::default() });
     let hosts = HostCommandsClient::new(net.channel("orchestrator"));
     let storage = StorageApi { db: node.db.clone(), hosts };
     listen(node, net, "network", Routes::new(AttachmentsServer::new(NetworkApi(network.clone()))));

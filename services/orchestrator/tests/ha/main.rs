@@ -4,19 +4,23 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod fakes;
+mod fleet;
+mod replicas;
 mod site;
 
 use common::*;
-use contract_infra::{ListHostsRequest, UpdateHostRequest};
+use contract_compute::StopVirtualMachineRequest;
+use contract_infra::{DeleteHostRequest, ListHostsRequest, UpdateHostRequest};
+use fakes::Plugged;
 use rpc::cx::request;
-use site::{Site, uuid};
+use site::{SMALL, Site, uuid};
 use std::sync::atomic::Ordering;
 
 const HOST: &str = "ALERT.COMPUTE.HOST";
 const VM: &str = "ALERT.USERVM";
 
 testkit::databases! {
-    // covers: OPS-111, OPS-114, OPS-116, OPS-119, OPS-121
+    // covers: OPS-114, OPS-116
     async fn vms_of_a_dead_host_run_elsewhere_once(db: testkit::TestDb) {
         let site = Site::open(&db, 3).await;
         site.running(1, true, 0).await;
@@ -130,6 +134,40 @@ testkit::databases! {
         assert_eq!(site.standing(1).await.0, "Stopped");
         site.end().await;
     }
+
+    async fn a_vm_that_ends_after_every_start_is_given_up(db: testkit::TestDb) {
+        let site = Site::open(&db, 1).await;
+        site.running(1, true, 0).await;
+        for restart in 1..=5 {
+            assert!(site.factory.simulator.power_off(&uuid(1)));
+            if restart >= 3 {
+                // The pauses grow: 1, 2, 4 and 4 s.
+                let pause = "SELECT COALESCE(MAX(not_before - created), 0) FROM vm_restarts";
+                let wanted = (1 << (restart - 2).min(2)) * 1_000_000 - 100_000;
+                testkit::wait_until(|| async { site.cloud.count(pause).await >= wanted }, 60 * SECOND).await;
+            }
+            site.await_generation(1, restart + 1).await;
+        }
+        assert!(site.factory.simulator.power_off(&uuid(1)));
+        site.await_told(VM, &uuid(1), "soon after each of 5 restarts. It stays Stopped").await;
+        assert_eq!(site.standing(1).await, ("Stopped".to_owned(), None, 6));
+        assert_eq!(site.cloud.count("SELECT COUNT(*) FROM vm_restarts").await, 0);
+        let told = site.told(VM, &uuid(1)).await;
+        assert_eq!(told.len(), 2, "after the first time and after the last: {told:?}");
+        assert!(told[0].contains("The next try is in 1 s"), "{}", told[0]);
+        site.books_are_right().await;
+        // Whoever starts it gives it all its tries again; so does having run for a while.
+        site.start(1, None).await.unwrap();
+        for generation in [8, 9, 10] {
+            assert!(site.factory.simulator.power_off(&uuid(1)));
+            site.await_generation(1, generation).await;
+            let old = "UPDATE vm_recoveries SET started = 1";
+            store::tx!(site.cloud.db, "well", |tx| tx.exec(old).await).await.unwrap();
+        }
+        assert_eq!(site.told(VM, &uuid(1)).await.len(), 2);
+        assert_eq!(site.cloud.count("SELECT COALESCE(MAX(in_a_row), 0) FROM vm_recoveries WHERE in_a_row > 1").await, 0);
+        site.end().await;
+    }
 }
 
 async fn tag(site: &Site, n: usize, tags: &[&str]) {
@@ -139,6 +177,25 @@ async fn tag(site: &Site, n: usize, tags: &[&str]) {
         ..UpdateHostRequest::default()
     };
     ok(site.cloud.hosts().update(request(&root(), r)).await).unwrap();
+}
+
+testkit::databases! {
+    async fn a_host_that_is_deleted_by_force_keeps_no_nics(db: testkit::TestDb) {
+        let site = Site::open(&db, 1).await;
+        site.running(1, false, 0).await;
+        assert!(site.network.plugged.lock().unwrap().contains(&1));
+        let r = DeleteHostRequest { id: Some(site.hosts[0].clone()), forced: Some(true), ..DeleteHostRequest::default() };
+        ok(site.cloud.hosts().delete(request(&root(), r)).await).unwrap();
+        assert_eq!(site.standing(1).await, ("Stopped".to_owned(), None, 1));
+        testkit::wait_until(|| async { site.network.plugged.lock().unwrap().is_empty() }, 60 * SECOND).await;
+        site.end().await;
+    }
+}
+
+async fn stop(site: &Site, vm: i64) {
+    let r = StopVirtualMachineRequest { id: Some(uuid(vm)), ..StopVirtualMachineRequest::default() };
+    let job = ok(site.cloud.vms().stop(request(&root(), r)).await).unwrap();
+    assert_eq!(site.cloud.ended(&root(), &job.job_id).await.job_status, Some(1));
 }
 
 async fn disable(site: &Site, n: usize) {
@@ -151,7 +208,7 @@ async fn disable(site: &Site, n: usize) {
 }
 
 testkit::databases! {
-    // covers: OPS-122, OPS-123, OPS-125, OPS-127
+    // covers: OPS-122, OPS-127
     async fn hosts_can_be_kept_for_restarts(db: testkit::TestDb) {
         let site = Site::open(&db, 3).await;
         let answer = site.set("ha.tag", "ha_host").await;
@@ -177,6 +234,74 @@ testkit::databases! {
         for vm in [1, 2] {
             assert_eq!(site.await_restart(vm).await.1, Some(site.host(2).await));
         }
+        site.books_are_right().await;
+        site.end().await;
+    }
+
+    // covers: OPS-123, OPS-125
+    async fn hosts_that_are_kept_are_the_only_ones_for_restarts(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let network = fakes::serve(&cloud.node, &cloud.net, &Plugged::default());
+        let mut site = Site::on(cloud, network, 1, SMALL).await;
+        site.add_host(1, "cpucore=4&cpuspeed=500&memory=274877906944").await;
+        site.add_host(2, "cpucore=2&cpuspeed=500&memory=274877906944").await;
+        site.set("ha.tag", "ha_host").await;
+        tag(&site, 2, &["ha_host"]).await;
+        for vm in 1..=3 {
+            site.running(vm, true, 0).await;
+        }
+        for vm in 4..=7 {
+            site.running(vm, true, 1).await;
+        }
+        // All others are full, and the kept one is empty.
+        site.vm(8, true).await;
+        let refused = testkit::eventually(|| async { site.start(8, None).await.err() }).await;
+        assert!(refused.full_text().contains("kept for restarts after failures"), "{}", refused.full_text());
+        assert!(site.factory.simulator.vm(&uuid(8)).is_none());
+        // Now the other one has room, but only the kept one takes what the dead one ran: two of three.
+        stop(&site, 4).await;
+        stop(&site, 5).await;
+        assert!(site.factory.simulator.kill_host(&site.hosts[0]));
+        site.await_told(VM, "", "could not be started again").await;
+        let on = |n| { let site = &site; async move {
+            let sql = format!("SELECT COUNT(*) FROM vms WHERE id <= 3 AND state = 'Running' AND host_id = {}", site.host(n).await);
+            site.cloud.count(&sql).await
+        } };
+        testkit::wait_until(|| async { on(2).await == 2 }, 60 * SECOND).await;
+        site.await_told(VM, "", "it stays Stopped").await;
+        assert_eq!((on(1).await, on(2).await), (0, 2));
+        assert_eq!(site.cloud.count("SELECT COUNT(*) FROM vms WHERE id <= 3 AND state = 'Stopped'").await, 1);
+        site.books_are_right().await;
+        site.end().await;
+    }
+
+    // covers: OPS-158
+    async fn the_rest_of_a_cluster_takes_all_when_it_has_spare_room(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let network = fakes::serve(&cloud.node, &cloud.net, &Plugged::default());
+        let site = Site::on(cloud, network, 3, SMALL).await;
+        // Three hosts for three VMs each may run six of them, to survive the loss of one.
+        for vm in 1..=6 {
+            site.running(vm, true, usize::try_from(vm - 1).unwrap() % 3).await;
+        }
+        assert!(site.factory.simulator.kill_host(&site.hosts[0]));
+        for vm in [1, 4] {
+            site.await_restart(vm).await;
+        }
+        let full = "SELECT COUNT(*) FROM host_capacity WHERE vms = 3";
+        assert_eq!(site.cloud.count(full).await, 2);
+        site.books_are_right().await;
+        site.end().await;
+    }
+
+    // covers: OPS-119
+    async fn vms_on_iscsi_are_started_again_too(db: testkit::TestDb) {
+        let site = Site::open(&db, 2).await;
+        store::tx!(site.cloud.db, "iscsi", |tx| tx.exec("UPDATE storage_pools SET pool_type = 'IscsiLUN'").await).await.unwrap();
+        site.running(1, true, 0).await;
+        site.running(2, true, 1).await; // its host reaches the pool, so it can see
+        assert!(site.factory.simulator.kill_host(&site.hosts[0]));
+        assert_eq!(site.await_restart(1).await.1, Some(site.host(1).await));
         site.books_are_right().await;
         site.end().await;
     }

@@ -1,11 +1,11 @@
 //! A zone with hosts that die when told to, and VMs on them.
 
 use crate::common::*;
-use crate::fakes::{self, Network, POOL, volume};
+use crate::fakes::{self, Network, POOL, Plugged, volume};
 use contract::ApiError;
 use contract_agent::{Command, Mock, SetMocks, command};
 use contract_compute::StartVirtualMachineRequest;
-use contract_infra::{Configuration, Host, ListHostsRequest, UpdateConfigurationRequest};
+use contract_infra::{AddHostRequest, Configuration, Host, ListHostsRequest, UpdateConfigurationRequest};
 use rpc::cx::request;
 use std::sync::Arc;
 use store::{Sql, Value};
@@ -35,6 +35,11 @@ async fn set(cloud: &Cloud, name: &str, value: &str) -> Configuration {
     ok(cloud.configurations().update(request(&root(), r)).await).unwrap()
 }
 
+/// Room for all VMs of a test.
+pub const LARGE: &str = "cpucore=64&cpuspeed=8000&memory=274877906944";
+/// Room for three.
+pub const SMALL: &str = "cpucore=3&cpuspeed=500&memory=274877906944";
+
 /// How a VM stands: state, host, generation.
 pub type Standing = (String, Option<i64>, i64);
 
@@ -42,7 +47,12 @@ impl Site {
     /// Two seconds of silence are too long, and everything is tried again after a second.
     pub async fn open(db: &testkit::TestDb, hosts: usize) -> Site {
         let cloud = Cloud::start(db).await;
-        let network = fakes::serve(&cloud.node, &cloud.net);
+        let network = fakes::serve(&cloud.node, &cloud.net, &Plugged::default());
+        Site::on(cloud, network, hosts, LARGE).await
+    }
+
+    /// The same on a cloud that runs already, with hosts of a certain size.
+    pub async fn on(cloud: Cloud, network: Arc<Network>, hosts: usize, size: &str) -> Site {
         for (name, value) in QUICK {
             set(&cloud, name, value).await;
         }
@@ -50,8 +60,7 @@ impl Site {
         let place = cloud.zone("Z", 16).await;
         let mut site = Site { cloud, factory, place, network, hosts: Vec::new() };
         for n in 0..hosts {
-            let host = testkit::eventually(|| async { site.cloud.add_host(&site.place, n).await.ok() }).await;
-            site.hosts.push(host.id().to_owned());
+            site.add_host(n, size).await;
         }
         let row = [
             ("id", Value::from(1i64)),
@@ -74,6 +83,16 @@ impl Site {
         ];
         site.cloud.insert("storage_pools", &row).await;
         site
+    }
+
+    pub async fn add_host(&mut self, n: usize, size: &str) {
+        let url = format!("http://sim/c0/h{n}/{size}");
+        let add = || async {
+            let r = AddHostRequest { url: Some(url.clone()), ..new_host(&self.place, n) };
+            ok(self.cloud.hosts().add(request(&root(), r)).await).ok()
+        };
+        let added = testkit::eventually(add).await;
+        self.hosts.push(added.host[0].id().to_owned());
     }
 
     pub async fn set(&self, name: &str, value: &str) -> Configuration {
@@ -183,9 +202,14 @@ impl Site {
 
     /// Waits until the VM runs with another generation than its first.
     pub async fn await_restart(&self, vm: i64) -> Standing {
+        self.await_generation(vm, 2).await
+    }
+
+    /// Waits until the VM runs with this generation or a later one.
+    pub async fn await_generation(&self, vm: i64, generation: i64) -> Standing {
         let again = || async {
             let standing = self.standing(vm).await;
-            (standing.0 == "Running" && standing.2 > 1).then_some(standing)
+            (standing.0 == "Running" && standing.2 >= generation).then_some(standing)
         };
         testkit::wait_until(|| async { again().await.is_some() }, 60 * SECOND).await;
         again().await.unwrap()
@@ -197,8 +221,16 @@ impl Site {
 
     /// A host stands still, its guests too; or goes on where it was.
     pub async fn freeze(&self, n: usize, frozen: bool) {
+        self.freeze_and(n, frozen, None).await;
+    }
+
+    /// The same; orders of this name take that many milliseconds longer on all hosts.
+    pub async fn freeze_and(&self, n: usize, frozen: bool, slow: Option<(&str, u32)>) {
         let mock = Mock { id: 1, host_uuid: Some(self.hosts[n].clone()), frozen: true, ..Mock::default() };
-        let mocks = if frozen { vec![mock] } else { Vec::new() };
+        let mut mocks = if frozen { vec![mock] } else { Vec::new() };
+        let slow =
+            slow.map(|(order, millis)| Mock { id: 2, command: order.into(), wait_millis: millis, ..Mock::default() });
+        mocks.extend(slow);
         let command = Command { body: Some(command::Body::SetMocks(SetMocks { mocks })) };
         self.cloud.hub.on_factories(command, 10 * SECOND).await.unwrap();
     }
@@ -225,7 +257,7 @@ impl Site {
         testkit::wait_until(told, 60 * SECOND).await;
     }
 
-    /// What is given away is what is held, and every running VM runs once and where the database says.
+    /// What is given away is what is held, and every running VM runs once and where the database says, with its NICs.
     pub async fn books_are_right(&self) {
         let sql = "SELECT COUNT(*) FROM host_capacity k WHERE k.vms <> (SELECT COUNT(*) FROM vm_capacity c WHERE c.host_id = k.host_id) \
                    OR k.mem_used <> (SELECT COALESCE(SUM(c.memory), 0) FROM vm_capacity c WHERE c.host_id = k.host_id)";
@@ -242,6 +274,8 @@ impl Site {
             real
         };
         testkit::wait_until(|| async { real() == wanted }, 20 * SECOND).await;
+        let plugged = || self.network.plugged.lock().unwrap().iter().map(|vm| uuid(*vm)).collect::<Vec<_>>();
+        testkit::wait_until(|| async { plugged().iter().eq(wanted.iter().map(|(vm, _)| vm)) }, 20 * SECOND).await;
     }
 
     pub async fn end(self) {

@@ -1,11 +1,11 @@
 //! Alerts.
 
-use crate::alert_types::{ALERT_TYPES, number};
 use crate::store::events::{AlertFilter, EventRow, alerts};
 use config::keys;
 use contract::{ApiError, Page};
 use contract_usage::alerts_server;
 use contract_usage::{Alert, ListAlertsRequest, ListAlertsResponse};
+use events::{ALERT_TYPES, alert_number};
 use node::Node;
 use rpc::Cx;
 use tonic::{Request, Response, Status};
@@ -27,7 +27,7 @@ impl Alerts {
         if let Some(word) = given(&request.r#type) {
             let wanted: usize =
                 word.parse().map_err(|_| ApiError::param(format!("{word} is no number of a type of alerts")))?;
-            kinds.retain(|kind| number(kind) == Some(wanted));
+            kinds.retain(|kind| alert_number(kind) == Some(wanted));
         }
         if let Some(name) = given(&request.name) {
             kinds.retain(|kind| kind.eq_ignore_ascii_case(&name));
@@ -41,7 +41,7 @@ impl Alerts {
 fn shown(row: EventRow) -> Alert {
     Alert {
         id: Some(row.uuid),
-        r#type: number(&row.kind).and_then(|n| i32::try_from(n).ok()),
+        r#type: alert_number(&row.kind).and_then(|n| i32::try_from(n).ok()),
         name: Some(row.kind),
         description: Some(row.description),
         sent: Some(row.created),

@@ -9,7 +9,7 @@ use contract::ApiError;
 use contract::api::Success;
 use contract_agent::{Command, StopVm, command};
 use events::{EventRecord, EventState, Record};
-use jobs::{AbortCx, Ctx, Finished, Job, UndoCx};
+use jobs::{AbortCx, Ctx, Finished, Job, NO_UNDO, UndoCx};
 use model::state::VmState;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -25,35 +25,53 @@ pub struct Lost {
     pub host: i64,
     /// Its generation there.
     pub generation: i64,
+    /// That was done when the job was accepted: only its NICs are left.
+    #[serde(default)]
+    pub written_off: bool,
+}
+
+/// What is done when a write-off fails.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Undo {
+    /// There is no way back for a VM that was written off: its NICs leave the host all the same.
+    Nics,
 }
 
 impl Job for Lost {
     const KIND: &'static str = "vm.lost";
     type World = VmWorld;
-    type Undo = ();
+    type Undo = Undo;
 
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
         let (_, host_name) = vm_order::host(&world.node.db, self.host).await?;
-        stop::unplug(&world, &ctx, vm.id, self.host).await?;
         let debt = world.node.db.next_id("host_debt").await?;
-        jobs::finish!(ctx, |tx| {
-            self.settle(&world, tx, &ctx, &vm, &host_name, debt).await?;
-            Ok::<_, ApiError>(Success { success: true, display_text: None })
+        // First what may turn out to be unneeded: the NICs of a VM that goes on stay as they are.
+        let lost = jobs::step!(ctx, "settle", undo: Undo::Nics, |tx| {
+            self.settle(&world, tx, &ctx, &vm, &host_name, debt).await
         })
-        .await
+        .await?;
+        if lost {
+            stop::unplug(&world, &ctx, vm.id, self.host, NO_UNDO).await?;
+        }
+        jobs::finish!(ctx, |_tx| Ok::<_, ApiError>(Success { success: true, display_text: None })).await
     }
 
-    async fn undo(self, _world: Arc<VmWorld>, _undo: (), _cx: UndoCx) -> Result<(), ApiError> {
-        Ok(())
+    async fn undo(self, world: Arc<VmWorld>, undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
+        let Undo::Nics = undo;
+        match cx.value() {
+            Some(true) => stop::unplug_undoing(&world, self.vm, Some(self.host), &cx).await,
+            _ => Ok(()),
+        }
     }
 
     async fn abort(self, _world: Arc<VmWorld>, _error: &ApiError, _tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {
-        Ok(()) // it still runs, as far as the database knows: the duty takes it up again
+        Ok(()) // one that still runs, as far as the database knows, is taken up again by the duty
     }
 }
 
 impl Lost {
+    /// Writes the VM off unless it is elsewhere or its host is back. Gives whether it is written off.
     async fn settle(
         &self,
         world: &VmWorld,
@@ -62,13 +80,16 @@ impl Lost {
         vm: &vms::VmRow,
         host_name: &str,
         debt: i64,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
+        if self.written_off {
+            return Ok(true);
+        }
         let there = vms::find_in(tx, self.vm).await?.is_some_and(|v| {
             v.state == VmState::Running && v.host_id == Some(self.host) && v.generation == self.generation
         });
         // A host that is back says itself what it runs.
         if !there || !restarts::is_down(tx, self.host).await? {
-            return Ok(());
+            return Ok(false);
         }
         vms::transit(tx, self.vm, &[VmState::Running], VmState::Stopped).await?;
         boot::vacate(world, tx, self.vm, true).await?;
@@ -80,7 +101,8 @@ impl Lost {
         let event = EventRecord::new(ctx.caller(), "VM.STOP", EventState::Completed, what.clone());
         let event = event.about("VirtualMachine", &vm.uuid).owned_by(&vm.owner);
         let mut records = vec![Record::Event(event), usage::record(vm, "VM.STOP")];
-        records.extend(decide(tx, vm, self.host, Cause::Host, true, &what).await?);
-        Ok(events::record(tx, &records).await?)
+        records.extend(decide(&world.node.settings, tx, vm, self.host, Cause::Host, &what).await?);
+        events::record(tx, &records).await?;
+        Ok(true)
     }
 }

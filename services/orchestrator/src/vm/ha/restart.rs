@@ -1,28 +1,27 @@
 //! Starting a VM again after a failure: a place first, in the cluster where it ran if there is one; then as any start, with
 //! a higher generation, taking the lease over from whoever still holds it.
 
-use crate::alert::Alert;
+use super::figures;
 use crate::placement::Wanted;
 use crate::store::restarts::{self, Cause, Wish};
 use crate::store::vms::VmRow;
-use crate::store::{vm_order, vms};
-use crate::vm::boot::{self, Constraints, Placed};
+use crate::store::{recoveries, vm_order, vms};
+use crate::vm::boot::{self, Constraints};
 use crate::vm::deploy::row;
-use crate::vm::start::{self, Undo};
+use crate::vm::start::{self, Near, Undo};
 use crate::vm::{VmWorld, usage, view};
 use config::keys;
 use contract::ApiError;
 use contract::api::Success;
-use contract_storage::FitRequest;
-use events::{EventRecord, EventState, Record};
+use events::{Alert, EventRecord, EventState, Record};
 use jobs::{AbortCx, Ctx, Finished, Job, UndoCx};
 use model::state::VmState;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use store::{Tx, now_micros};
 
-/// Tries after which a VM stays Stopped.
-const ATTEMPTS: i64 = 5;
+/// Tries after which a VM stays Stopped: starts that fail, and starts after which it ends by itself again.
+pub const ATTEMPTS: i64 = 5;
 /// The longest pause between tries, in `restart.retry.interval`.
 const LONGEST: i64 = 4;
 
@@ -40,30 +39,20 @@ impl Job for Restart {
 
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
-        let guest = vm_order::guest(&world.node.db, vm.service_offering_id, vm.os_type_id).await?;
-        let mut wanted = wanted(&world, &vm).await?;
-        let fit = FitRequest {
-            vm_id: Some(vm.id),
-            zone_id: vm.zone_id,
-            template_id: vm.template_id,
-            ..FitRequest::default()
-        };
-        boot::exclude_clusters(&world, &mut wanted, fit).await?;
-        let placed = jobs::step!(ctx, "place", undo: Undo::Place, |tx| {
-            let wish = restarts::of(tx, vm.id).await?.ok_or_else(|| nothing_to_do(&vm))?;
-            if !vms::transit(tx, vm.id, &[VmState::Stopped], VmState::Starting).await? {
-                return Err(nothing_to_do(&vm));
-            }
-            near(&world, tx, &vm, &wish, &wanted).await
-        })
-        .await?;
-        boot::bring_up(&world, &ctx, &vm, guest, &placed).await?;
+        // The wish is this job's own: nobody else forgets it.
+        let wish = restarts::find(&world.node.db, vm.id).await?.ok_or_else(|| nothing_to_do(&vm))?;
+        let wanted = wanted(&world, &vm, &wish).await?;
+        let placed = start::launch(&world, &ctx, &vm, wanted, &nearest(&wish), nothing_to_do).await?;
         let (_, host) = vm_order::host(&world.node.db, placed.host).await?;
         jobs::finish!(ctx, |tx| {
             if !vms::transit(tx, vm.id, &[VmState::Starting], VmState::Running).await? {
                 return Err(ApiError::concurrent("the virtual machine is no longer Starting"));
             }
             restarts::done(tx, vm.id).await?;
+            if wish.cause == Cause::Guest {
+                recoveries::started(tx, vm.id, placed.generation).await?;
+            }
+            tx.after_commit(|| figures::restart("done"));
             let text = format!("HA started VM {} again on host {host}", view::label(&vm));
             let event = EventRecord::new(ctx.caller(), "VM.START", EventState::Completed, text);
             let event = event.about("VirtualMachine", &vm.uuid).owned_by(&vm.owner);
@@ -86,37 +75,36 @@ impl Job for Restart {
         let failed =
             format!("VM {} could not be started again after a failure: {}", view::label(&vm), error.full_text());
         let tries = wish.attempts + 1;
+        tx.after_commit(|| figures::restart("failed"));
         if tries >= ATTEMPTS {
+            tx.after_commit(|| figures::restart("given up"));
             restarts::done(tx, self.vm).await?;
             let text = format!("{failed}. This was the last of {ATTEMPTS} tries: it stays Stopped");
-            return Ok(events::record(tx, &[Alert::UserVm.raise(&vm.uuid, text)]).await?);
+            return Ok(events::record(tx, &[Alert::user_vm(&vm.uuid).raise(text)]).await?);
         }
         let pause = pause(world.node.settings.get(keys::RESTART_RETRY_INTERVAL), wish.attempts);
         restarts::failed(tx, self.vm, &failed, now_micros() + pause * 1_000_000).await?;
         if tries == 1 {
             let text = format!("{failed}. It is tried again in {pause} s");
-            events::record(tx, &[Alert::UserVm.raise(&vm.uuid, text)]).await?;
+            events::record(tx, &[Alert::user_vm(&vm.uuid).raise(text)]).await?;
         }
         Ok(())
     }
 }
 
 /// Seconds before the next try: doubled each time, up to a bound.
-fn pause(interval: i64, failed_before: i64) -> i64 {
+pub fn pause(interval: i64, failed_before: i64) -> i64 {
     let factor = 1i64 << failed_before.clamp(0, 30);
     interval.clamp(0, 86_400) * factor.min(LONGEST)
 }
 
 /// Where it may go at all. With `ha.tag`, hosts that carry it, whatever tags the offering asks for; a VM whose disks are a
 /// host's own, there.
-async fn wanted(world: &VmWorld, vm: &VmRow) -> Result<Wanted, ApiError> {
+async fn wanted(world: &VmWorld, vm: &VmRow, wish: &Wish) -> Result<Wanted, ApiError> {
     let db = &world.node.db;
-    let wish = restarts::find(db, vm.id).await?;
-    let only = wish.as_ref().and_then(|w| w.only_host);
-    if let Some(wish) = &wish {
-        // News of the very host that failed, or came back, may still be on the way.
-        world.index.refresh(db, &[wish.host]).await?;
-    }
+    let only = wish.only_host;
+    // News of the very host that failed, or came back, may still be on the way.
+    world.index.refresh(db, &[wish.host]).await?;
     let offering = vm_order::offering_of_vm(db, vm.service_offering_id).await?;
     let mut wanted = boot::wanted(world, vm, &Constraints { tags: offering.host_tags, ..Constraints::default() });
     wanted.host = only;
@@ -125,26 +113,18 @@ async fn wanted(world: &VmWorld, vm: &VmRow) -> Result<Wanted, ApiError> {
     {
         wanted.tags = vec![tag];
     }
-    if wish.is_some_and(|w| w.cause == Cause::Host) && only.is_none() {
+    if wish.cause == Cause::Host && only.is_none() {
         // Its old host failed it once; should it be back, it is as good as any.
         wanted.prefer = None;
     }
     Ok(wanted)
 }
 
-/// The nearest place to where it ran: its cluster, its pod, its zone; never beyond.
-async fn near(world: &VmWorld, tx: &mut Tx, vm: &VmRow, wish: &Wish, wanted: &Wanted) -> Result<Placed, ApiError> {
-    for (cluster, pod) in [(wish.cluster, None), (None, wish.pod)] {
-        if cluster.is_none() && pod.is_none() {
-            continue;
-        }
-        let nearer = Wanted { cluster, pod, ..wanted.clone() };
-        match boot::place(world, tx, vm.id, VmState::Starting, &nearer).await {
-            Err(error) if error.code == 533 => {}
-            decided => return decided,
-        }
-    }
-    boot::place(world, tx, vm.id, VmState::Starting, wanted).await
+/// The nearest places to where it ran: its cluster, its pod.
+fn nearest(wish: &Wish) -> Vec<Near> {
+    let cluster = wish.cluster.map(|cluster| Near { cluster: Some(cluster), pod: None });
+    let pod = wish.pod.map(|pod| Near { cluster: None, pod: Some(pod) });
+    cluster.into_iter().chain(pod).collect()
 }
 
 fn nothing_to_do(vm: &VmRow) -> ApiError {
