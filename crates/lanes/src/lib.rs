@@ -42,7 +42,7 @@ impl Rules {
 }
 
 /// How long waiters wait.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// Nobody waits longer.
     pub longest: Duration,

@@ -56,6 +56,16 @@ impl ApiClient {
     /// # Errors
     /// When there is no answer.
     pub async fn once(&self, command: &str, params: &[(&str, &str)]) -> Result<Response<Bytes>> {
+        let uri = format!("{}?{}", self.endpoint, self.signed(command, params)?).parse()?;
+        let (head, body) = self.http.get(uri).await.with_context(|| format!("calling {command}"))?.into_parts();
+        Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+    }
+
+    /// The signed query string of a call.
+    ///
+    /// # Errors
+    /// When there are too many parameters.
+    pub fn signed(&self, command: &str, params: &[(&str, &str)]) -> Result<String> {
         let mut pairs: Vec<(&str, &str)> = params.to_vec();
         pairs.extend([("command", command), ("apiKey", self.key.as_str()), ("response", "json")]);
         let text = |v: &str| utf8_percent_encode(v, NON_ALPHANUMERIC).to_string();
@@ -63,9 +73,7 @@ impl ApiClient {
         let signature = gateway::sign_query(&query, self.secret.as_bytes()).context("too many parameters")?;
         query.push_str("&signature=");
         query.push_str(&text(&signature));
-        let uri = format!("{}?{query}", self.endpoint).parse()?;
-        let (head, body) = self.http.get(uri).await.with_context(|| format!("calling {command}"))?.into_parts();
-        Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+        Ok(query)
     }
 
     /// Calls a command; gives what stands in its wrapper.

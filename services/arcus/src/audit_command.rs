@@ -1,12 +1,12 @@
 //! `arcus audit`: whether the books agree.
 
 use crate::replica::Installation;
+use crate::schema;
 use crate::settings::CommonArgs;
 use anyhow::{Context, Result, ensure};
 use audit::{Auditor, GrpcReports, Outcome};
 use clap::Args;
 use std::path::PathBuf;
-use store::{Db, DbConfig};
 use tokio_util::sync::CancellationToken;
 
 /// The flags of `arcus audit`.
@@ -22,7 +22,11 @@ pub struct AuditArgs {
     common: CommonArgs,
 }
 
-/// Runs all checks and prints what they find. Gives the number of violations.
+/// Most connections with the database: checks run one after the other.
+const CONNECTIONS: u32 = 4;
+
+/// Runs all checks and prints what they find. Gives the number of violations. Writes nothing to the database, which may
+/// refuse it.
 ///
 /// Where the installation is reached through etcd, hosts are asked what they run, too.
 ///
@@ -36,29 +40,24 @@ pub async fn run(args: AuditArgs) -> Result<usize> {
     let common = args.common.settings()?.common;
     let outcome = match &common.database {
         Some(_) if !common.etcd.is_empty() => {
-            let installation = Installation::open(&common).await?;
+            let installation = Installation::look(&common).await?;
             let stop = CancellationToken::new();
-            let peers = installation.channels(stop.clone()).await?;
+            let peers = installation.channels(stop.clone())?;
             let reports = GrpcReports::new(peers.orchestrator());
             let outcome = Auditor::new(&installation.db).ask(&reports).run().await;
             stop.cancel();
             outcome
         }
-        Some(url) => Auditor::new(&connect(url.clone()).await?).run().await,
+        Some(url) => Auditor::new(&schema::look(url, CONNECTIONS).await?).run().await,
         None => {
             let file = args.data_dir.join("arcus.db");
-            // Connecting would make an empty one.
             ensure!(file.exists(), "{} doesn't exist", file.display());
-            Auditor::new(&connect(format!("sqlite:{}", file.display())).await?).run().await
+            Auditor::new(&schema::look(&format!("sqlite:{}", file.display()), CONNECTIONS).await?).run().await
         }
     };
     let outcome = outcome.context("checking")?;
     print(&outcome);
     Ok(outcome.violations.len())
-}
-
-async fn connect(url: String) -> Result<Db> {
-    Db::connect(&DbConfig::new(url)).await.context("the database")
 }
 
 fn print(outcome: &Outcome) {

@@ -1,6 +1,7 @@
 //! `arcus dev`: everything in one process, nothing to install.
 
 use crate::api_client::ApiClient;
+use crate::limits::{self, LimitsTable};
 use crate::signals::Signals;
 use crate::stack::{Stack, StackOptions};
 use crate::zone;
@@ -50,6 +51,9 @@ pub struct DevArgs {
     /// etcd's URLs instead of coordination within the process.
     #[arg(long, value_delimiter = ',')]
     etcd: Vec<String>,
+    /// A limit of the gateway as in [gateway.limits] of the configuration file, "at_work=8"; may be given often.
+    #[arg(long = "limit", value_name = "KEY=VALUE")]
+    limits: Vec<String>,
     /// File with the administrator's password: needed where the API isn't on loopback.
     #[arg(long)]
     admin_password_file: Option<PathBuf>,
@@ -90,6 +94,7 @@ pub async fn run(args: DevArgs) -> Result<()> {
         otlp: args.otlp.clone(),
     })?;
     let password = password(&args)?;
+    let limits = LimitsTable::of_flags(&args.limits)?.limits_within(limits::open_files())?;
     if args.reset {
         ensure!(args.database.is_none(), "--reset empties the data folder only: empty the database yourself");
         reset(&args.data_dir)?;
@@ -110,6 +115,7 @@ pub async fn run(args: DevArgs) -> Result<()> {
         agents: args.agent_listen,
         metrics: args.metrics_listen,
         admin_password: password.clone(),
+        limits,
     })
     .await?;
     let endpoint = format!("http://{}/client/api", reachable(stack.api));

@@ -4,6 +4,7 @@ pub mod agent_process;
 pub mod api_client;
 pub mod audit_command;
 pub mod dev;
+pub mod limits;
 mod metrics_port;
 pub mod operator;
 pub mod replica;

@@ -82,13 +82,30 @@ impl Installation {
     /// # Errors
     /// What can't be reached or read, by the name of its setting.
     pub async fn open(common: &Common) -> Result<Installation> {
-        pki::install_default();
-        ensure!(!common.etcd.is_empty(), "no etcd: set etcd under [common], --etcd or ARCUS_ETCD");
+        prepare(common)?;
         let vault = Vault::open(&common.master_key).context("master_key")?;
         let mut config = DbConfig::new(common.database()?);
         config.connections = common.database_connections;
         let db = Db::connect(&config).await.context("database")?;
         db.migrate(&schema::migrations()).await.context("the schema")?;
+        Installation::around(common, db, vault).await
+    }
+
+    /// Connects only to look: makes nothing, and the database refuses to write. Needs no other rights there than to read.
+    ///
+    /// # Errors
+    /// As [`Installation::open`], and when the tables aren't those of this version.
+    pub async fn look(common: &Common) -> Result<Installation> {
+        prepare(common)?;
+        let key = &common.master_key;
+        // Opening it would make one.
+        ensure!(key.exists(), "master_key {} doesn't exist", key.display());
+        let vault = Vault::open(key).context("master_key")?;
+        let db = schema::look(common.database()?, common.database_connections).await?;
+        Installation::around(common, db, vault).await
+    }
+
+    async fn around(common: &Common, db: Db, vault: Vault) -> Result<Installation> {
         let mut config = EtcdConfig::new(common.etcd.iter().cloned());
         config.prefix.clone_from(&common.etcd_prefix);
         config.lease = Duration::from_secs(common.etcd_lease_seconds.max(1));
@@ -107,12 +124,14 @@ impl Installation {
         Ok(Node::new(self.db.clone(), self.coord.clone(), peers, self.vault.clone(), replica_id("tool")).await?)
     }
 
-    /// Channels to the living replicas of all services, for tools; they are followed until `stop` fires.
+    /// Channels to the living replicas of all services, for tools that write nothing; they are followed until `stop`
+    /// fires.
     ///
     /// # Errors
     /// When there is no certificate to be had.
-    pub async fn channels(&self, stop: CancellationToken) -> Result<Peers> {
-        let (peers, follow) = self.peers(&self.credentials("gateway", &[]).await?);
+    pub fn channels(&self, stop: CancellationToken) -> Result<Peers> {
+        let identity = self.pki.passing_identity("gateway").context("a certificate for this tool")?;
+        let (peers, follow) = self.peers(&Credentials::new(identity));
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -135,6 +154,13 @@ impl Installation {
             })
         })
     }
+}
+
+/// What comes before the first connection: TLS, and settings without which nothing should be begun.
+fn prepare(common: &Common) -> Result<()> {
+    ensure!(!common.etcd.is_empty(), "no etcd: set etcd under [common], --etcd or ARCUS_ETCD");
+    pki::install_default();
+    Ok(())
 }
 
 /// Runs a replica until SIGINT or SIGTERM.
@@ -313,7 +339,7 @@ fn serve(node: &Node, what: &'static str, incoming: TlsIncoming, routes: Routes)
 
 fn gateway_options(address: SocketAddr, table: &Table) -> Result<gateway::Options> {
     let mut options = gateway::Options::http(address);
-    options.limits.trusted_proxies.clone_from(&table.trusted_proxies);
+    options.limits = table.limits()?;
     let mut grpc_tls = None;
     match (&table.tls_certificate, &table.tls_key) {
         (Some(certificate), Some(key)) => {

@@ -1,5 +1,6 @@
 //! The file that a replica in production is started with, and what overrides it: first flags, then the environment.
 
+use crate::limits::{self, LimitsTable};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Deserialize;
@@ -101,6 +102,8 @@ pub struct Table {
     pub tls_key: Option<PathBuf>,
     /// Only the gateway: proxies that say for whom they ask (`X-Forwarded-For`).
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Only the gateway: what it refuses.
+    pub limits: Option<LimitsTable>,
 }
 
 /// `[agent]`.
@@ -234,6 +237,7 @@ impl ServiceArgs {
     /// As [`CommonArgs::settings`].
     pub fn settings(&self, service: &str) -> Result<(Common, Table)> {
         let settings = self.common.settings()?;
+        settings.check()?;
         let mut table = match service {
             "gateway" => settings.gateway,
             "identity" => settings.identity,
@@ -250,6 +254,29 @@ impl ServiceArgs {
         replace(&mut table.advertise, &self.advertise);
         replace(&mut common.admin_password_file, &self.admin_password_file);
         Ok((common, table))
+    }
+}
+
+impl Settings {
+    /// Whether what is set can be, as far as one key tells it.
+    fn check(&self) -> Result<()> {
+        let others = [&self.identity, &self.orchestrator, &self.network, &self.storage, &self.usage];
+        for (name, table) in ["identity", "orchestrator", "network", "storage", "usage"].into_iter().zip(others) {
+            ensure!(table.limits.is_none(), "[{name}.limits]: only the gateway has limits");
+        }
+        self.gateway.limits.clone().unwrap_or_default().limits().map(drop)
+    }
+}
+
+impl Table {
+    /// What the gateway refuses, in this process.
+    ///
+    /// # Errors
+    /// The key whose value can't be.
+    pub fn limits(&self) -> Result<gateway::Limits> {
+        let mut limits = self.limits.clone().unwrap_or_default().limits_within(limits::open_files())?;
+        limits.trusted_proxies.clone_from(&self.trusted_proxies);
+        Ok(limits)
     }
 }
 
@@ -323,5 +350,27 @@ mod tests {
         let args = CommonArgs { config: Some(path), ..CommonArgs::default() };
         assert!(format!("{:#}", args.settings().unwrap_err()).contains("databse"));
         assert!(Common::default().database().is_err());
+    }
+
+    #[test]
+    fn limits_are_the_gateways_and_checked_at_every_start() {
+        let settings = |text: &str, service: &str| {
+            let (_dir, path) = file(text);
+            let mut args = ServiceArgs::default();
+            args.common.config = Some(path);
+            args.settings(service)
+        };
+        let text = "[gateway]\ntrusted_proxies = [\"10.0.0.0/8\"]\n[gateway.limits]\nat_work = 5\nwait_seconds = 2.5\n";
+        let limits = settings(text, "gateway").unwrap().1.limits().unwrap();
+        assert_eq!((limits.queues.at_work, limits.queues.patience.longest), (5, Duration::from_millis(2500)));
+        assert_eq!(limits.trusted_proxies.len(), 1);
+        // The file is the same for all: whichever process reads it first tells what is wrong with it.
+        for service in ["gateway", "storage"] {
+            let told = |text: &str| format!("{:#}", settings(text, service).unwrap_err());
+            assert!(told("[gateway.limits]\nat_work = 0\n").contains("[gateway.limits] at_work = 0"));
+            assert!(told("[gateway.limits]\nat_wrok = 1\n").contains("at_wrok"));
+            assert!(told("[gateway.limits]\n\nat_work = \"many\"\n").contains("line 3"));
+            assert!(told("[usage.limits]\nat_work = 1\n").contains("[usage.limits]: only the gateway"));
+        }
     }
 }

@@ -41,6 +41,8 @@ pub struct StackOptions {
     pub metrics: SocketAddr,
     /// The administrator's password on a first install.
     pub admin_password: Secret<String>,
+    /// What the gateway refuses.
+    pub limits: gateway::Limits,
 }
 
 /// A running system.
@@ -87,6 +89,7 @@ impl Stack {
         start_simulator(&node, &net, &options);
         start_metrics(&node, metrics);
         let mut gateway_options = gateway::Options::http(options.api);
+        gateway_options.limits.clone_from(&options.limits);
         gateway_options.grpc = Some(gateway::GrpcListener { address: options.grpc, tls: None });
         let serving = gateway::start(replica(&node, "gateway"), gateway_options).await.context("gateway")?;
         let api = serving.http.first().copied().context("the query API has no address")?;

@@ -15,14 +15,15 @@ use telemetry::metrics::{self, Counters, Gauge, Histogram};
 
 use crate::auth::Principal;
 use crate::catalogue::{Catalogue, Entry};
+use crate::gateway::SELF;
 
 /// Requests that clients repeat while they wait for something: they pass however busy the service is.
 const QUICK: &[&str] = &["arcus.infra.v1.QueryAsyncJobResultRequest"];
 
 /// How many requests are at work and may wait.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queues {
-    /// Requests at work for each service behind; no account has the last eighth of them.
+    /// Requests at work for each service behind; no account has the last eighth of them, nor the last one.
     pub at_work: usize,
     /// Requests of one account that may wait for a service.
     pub account: usize,
@@ -38,7 +39,7 @@ pub struct Queues {
 
 impl Default for Queues {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let cores = cores();
         Queues {
             // Enough to keep cores and database busy; more would only make each of them slower.
             at_work: (cores * 12).max(24),
@@ -54,6 +55,10 @@ impl Default for Queues {
             },
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 /// All gates of one replica.
@@ -98,12 +103,20 @@ impl Gates {
     /// The gates before the services of the contract.
     pub fn new(catalogue: &Catalogue, queues: &Queues) -> Gates {
         let patience = Some(queues.patience);
-        let busy = Rules { lane: queues.account, all: queues.all, patience, ..Rules::places(queues.at_work) };
+        let rules = Rules::places(queues.at_work);
+        // However few they are, one is kept from each account.
+        let share = rules.share.min(rules.places - 1).max(1);
+        let busy = Rules { share, lane: queues.account, all: queues.all, patience, ..rules };
         let places = queues.strangers.max(2);
         let strangers =
             Rules { places, share: places / 2, lane: queues.address, all: queues.address.saturating_mul(8), patience };
+        // What the gateway answers itself waits for nothing but a core: more of it would only keep others from theirs.
+        let own = queues.at_work.min(cores().max(2));
+        let own = Rules { places: own, share: (own - 1).max(1), ..busy.clone() };
+        let rules = |name: &str| if name == SELF { own.clone() } else { busy.clone() };
         let owners = catalogue.entries().iter().map(|e| e.info.owner.to_string());
-        let services: BTreeMap<_, _> = owners.map(|name| (name.clone(), Lined::new(name, busy.clone()))).collect();
+        let services: BTreeMap<_, _> =
+            owners.map(|name| (name.clone(), Lined::new(name.clone(), rules(&name)))).collect();
         Gates {
             services,
             quick: Lined::new("quick".into(), busy),

@@ -22,7 +22,7 @@ use crate::store::answers;
 use crate::wire::{put_bytes_field, put_varint_field};
 
 /// The owner of the commands that the gateway answers itself.
-const SELF: &str = "gateway";
+pub const SELF: &str = "gateway";
 
 /// One replica of the gateway.
 pub struct Gateway {

@@ -104,6 +104,7 @@ impl Serving {
 /// # Errors
 /// When an address can't be had.
 pub async fn start(node: Node, options: Options) -> Result<Serving, ApiError> {
+    tracing::info!(limits = ?options.limits, "the limits in force");
     let gateway = Arc::new(Gateway::new(&node, options.session_idle, &options.limits.queues)?);
     follow(&node, &gateway);
     let mut serving = Serving { draining: gateway.draining.clone(), ..Serving::default() };

@@ -8,6 +8,7 @@ mod duty;
 mod hosts;
 mod large;
 mod online;
+mod routers;
 mod sample;
 #[allow(dead_code)] // its other users need all of it
 #[path = "../vm_jobs/template.rs"]

@@ -101,6 +101,7 @@ pub async fn on_mariadb(url: &str) -> (Stack, ApiClient, TempDir) {
         agents: any,
         metrics: any,
         admin_password: contract::secret::Secret::new("password".to_owned()),
+        limits: Default::default(),
     })
     .await
     .unwrap();

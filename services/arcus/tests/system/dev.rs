@@ -19,12 +19,12 @@ pub struct Dev {
 impl Dev {
     /// Starts it with a zone of `hosts` hosts, and waits for the zone.
     pub async fn with_zone(hosts: usize) -> Dev {
-        let dir = testkit::temp_dir();
-        let ports = free_ports(4);
-        let flags = ["--listen", "--grpc-listen", "--agent-listen", "--metrics-listen"];
-        let mut args = vec![BINARY.to_owned(), "dev".into(), format!("--data-dir={}", dir.path().display())];
-        args.extend(flags.iter().zip(ports).map(|(flag, port)| format!("{flag}=127.0.0.1:{port}")));
-        let mut dev = Dev { process: None, dir, args };
+        Dev::with_zone_and(hosts, &[]).await
+    }
+
+    /// The same with more flags.
+    pub async fn with_zone_and(hosts: usize, flags: &[String]) -> Dev {
+        let mut dev = Dev::new(flags);
         dev.start(&["--zone=test".into(), format!("--hosts={hosts}")]).await;
         // The greeting ends the building of the zone.
         let log = dev.log();
@@ -34,6 +34,36 @@ impl Dev {
         )
         .await;
         dev
+    }
+
+    /// Starts it with these flags and no zone.
+    #[allow(dead_code)] // used by tests/overload.rs
+    pub async fn empty(flags: &[String]) -> Dev {
+        let mut dev = Dev::new(flags);
+        dev.start(&[]).await;
+        dev
+    }
+
+    fn new(more: &[String]) -> Dev {
+        let dir = testkit::temp_dir();
+        let ports = free_ports(4);
+        let flags = ["--listen", "--grpc-listen", "--agent-listen", "--metrics-listen"];
+        let mut args = vec![BINARY.to_owned(), "dev".into(), format!("--data-dir={}", dir.path().display())];
+        args.extend(flags.iter().zip(ports).map(|(flag, port)| format!("{flag}=127.0.0.1:{port}")));
+        args.extend(more.iter().cloned());
+        Dev { process: None, dir, args }
+    }
+
+    /// Its process id.
+    #[allow(dead_code)] // used by tests/overload.rs
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().pid()
+    }
+
+    /// Where the query API listens.
+    #[allow(dead_code)] // used by tests/overload.rs
+    pub fn api_address(&self) -> std::net::SocketAddr {
+        self.told("endpoint").split('/').nth(2).unwrap().parse().unwrap()
     }
 
     fn log(&self) -> std::path::PathBuf {

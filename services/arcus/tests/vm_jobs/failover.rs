@@ -1,8 +1,11 @@
 //! Jobs that nobody submits: what becomes of machines whose host died.
 
+use crate::scenario::Admin;
 use crate::template::{OFF, RUNNING, Template};
 use crate::world::World;
 use contract::ApiError;
+use contract_compute::StopVirtualMachineRequest;
+use contract_compute::virtual_machines_client::VirtualMachinesClient;
 use jobs::Jobs;
 use jobs::harness::{Scenario, Start};
 use std::time::Duration;
@@ -56,6 +59,48 @@ impl Scenario for HostDeath {
 
     fn may_fail_as(&self, _before: &str, succeeded: &str, after: &str) -> bool {
         after == succeeded
+    }
+}
+
+/// The running machine is stopped by force while its host can't be reached.
+pub struct StopAway(pub &'static Template);
+
+impl Scenario for StopAway {
+    type World = World;
+
+    async fn world(&self) -> World {
+        let world = World::new(self.0).await;
+        world.hasten().await;
+        world
+    }
+
+    fn db<'w>(&self, world: &'w World) -> &'w Db {
+        &world.node.db
+    }
+
+    fn service(&self) -> &'static str {
+        "orchestrator"
+    }
+
+    async fn start(&self, world: &World, start: Start) -> Jobs {
+        world.orchestrator(start).await
+    }
+
+    async fn submit(&self, world: &World, _jobs: &Jobs) -> Result<String, ApiError> {
+        let vm = self.0.ids.vm(RUNNING);
+        world.silence_host(&world.simulator.vm(&vm).expect("the machine runs").host).await;
+        let request = StopVirtualMachineRequest { id: Some(vm), forced: Some(true), ..Default::default() };
+        let answer = VirtualMachinesClient::new(world.channel()).stop(Admin.request(request)).await?;
+        Ok(answer.into_inner().job_id)
+    }
+
+    async fn look(&self, world: &World) -> String {
+        world.look().await
+    }
+
+    /// Once the host owes the stop there is no way back.
+    fn may_fail_as(&self, before: &str, succeeded: &str, after: &str) -> bool {
+        after == before || after == succeeded
     }
 }
 

@@ -157,9 +157,16 @@ async fn a_machine_that_ended_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_on_a_host_that_is_away() {
+    let scenario = failover::StopAway(Template::shared().await);
+    let proof = prove(&scenario, &["stopping", "owe", "unplug"]).await.unwrap_or_else(|why| panic!("{why}"));
+    println!("{} runs over {} points", proof.runs, proof.points.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_whose_host_died() {
     let scenario = failover::HostDeath(Template::shared().await);
-    let proof = prove(&scenario, &["unplug"]).await.unwrap_or_else(|why| panic!("{why}"));
+    let proof = prove(&scenario, &["settle", "unplug"]).await.unwrap_or_else(|why| panic!("{why}"));
     println!("{} runs over {} points", proof.runs, proof.points.len());
 }
 

@@ -114,7 +114,7 @@ impl Scenario for VmScenario {
     }
 }
 
-/// Whether the running machine is off, and all else is as before.
+/// Whether the running machine is off, with its NICs and its capacity, and all else is as before.
 fn only_stopped(before: &str, after: &str) -> bool {
     let changed = ["vm: t-first", "capacity: ", "held: ", "nic: t-first", "simulated: "];
     let rest = |text: &str| -> Vec<String> {
@@ -124,6 +124,7 @@ fn only_stopped(before: &str, after: &str) -> bool {
     has("vm: t-first Stopped off")
         && has("held: 0")
         && has("capacity: 0 0 0")
+        && has("nic: t-first Allocated")
         && !after.contains("simulated: ")
         && rest(before) == rest(after)
 }

@@ -100,6 +100,7 @@ pub async fn open(dir: &Path) -> (Stack, ApiClient) {
         agents: any,
         metrics: any,
         admin_password: Secret::new("password".to_owned()),
+        limits: Default::default(),
     };
     let stack = Stack::start(options).await.unwrap();
     let endpoint = format!("http://{}/client/api", stack.api);

@@ -95,6 +95,15 @@ impl World {
         .unwrap();
     }
 
+    /// A host's management line is cut; its machines go on. Returns when it counts as away.
+    pub async fn silence_host(&self, host: &str) {
+        assert!(self.simulator.silence_host(host, true));
+        self.living.fetch_sub(1, Ordering::SeqCst);
+        let sql = Sql::new("SELECT COUNT(*) FROM hosts WHERE uuid = ? AND status = 'Up'").bind(host);
+        let away = || async { self.node.db.one(sql.clone()).await.unwrap().at::<i64>(0).unwrap() == 0 };
+        wait_until(away, Duration::from_secs(30)).await;
+    }
+
     /// A host loses power.
     pub fn kill_host(&self, host: &str) {
         assert!(self.simulator.kill_host(host));
@@ -182,6 +191,7 @@ const LOOKS: &[(&str, &str)] = &[
     ("claim", "SELECT resource FROM claims WHERE exclusive <> 0 OR shared <> 0 OR waiting <> 0 ORDER BY resource"),
     ("tag", "SELECT resource_uuid, tag_key, tag_value FROM tags ORDER BY resource_uuid, tag_key"),
     ("debt", "SELECT vm_uuid FROM host_debts"),
+    ("recovery", "SELECT v.name, r.in_a_row || '' FROM vm_recoveries r JOIN vms v ON v.id = r.vm_id"),
     (
         "wish",
         "SELECT v.name, w.attempts || '', CASE WHEN w.job IS NULL THEN 'free' ELSE 'taken' END FROM vm_restarts w JOIN vms v ON v.id = w.vm_id",

@@ -42,7 +42,7 @@ impl std::fmt::Debug for Listener {
 }
 
 /// What is refused as too large, too slow or too many.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of the request line and headers.
     pub head: usize,

@@ -40,6 +40,14 @@ fn field(message: &DynamicMessage, name: &str) -> Option<Value> {
     message.has_field_by_name(name).then(|| message.get_field_by_name(name).unwrap().into_owned())
 }
 
+/// What Java's `Double.parseDouble` takes of decimal numbers: one "d" or "f" may follow.
+fn java_real(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let digits = text.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(text);
+    let plain = digits.ends_with(|c: char| c.is_ascii_digit() || c == '.');
+    digits.parse().ok().filter(|_| plain)
+}
+
 /// What a text means as a value of this type, written down again from api/README.
 fn meaning(kind: WireType, text: &str) -> Result<Option<Value>, ()> {
     let blank = text.trim().is_empty();
@@ -58,8 +66,8 @@ fn meaning(kind: WireType, text: &str) -> Result<Option<Value>, ()> {
         WireType::Short => text.parse::<i16>().map(|n| Some(Value::I32(n.into()))).map_err(|_| ()),
         WireType::Long => text.parse().map(|n| Some(Value::I64(n))).map_err(|_| ()),
         WireType::Float | WireType::Double if blank => Ok(None),
-        WireType::Float => text.trim().parse().map(|n| Some(Value::F32(n))).map_err(|_| ()),
-        WireType::Double => text.trim().parse().map(|n| Some(Value::F64(n))).map_err(|_| ()),
+        WireType::Float => java_real(text).map(|n| Some(Value::F32(n as f32))).ok_or(()),
+        WireType::Double => java_real(text).map(|n| Some(Value::F64(n))).ok_or(()),
         WireType::Date => micros(day()?.to_datetime(jiff::civil::Time::midnight())),
         WireType::DateTime | WireType::DateTimeEnd if text.contains(' ') => micros(date("%Y-%m-%d %H:%M:%S")?),
         WireType::DateTime => micros(day()?.to_datetime(jiff::civil::Time::midnight())),
