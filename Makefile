@@ -36,14 +36,14 @@ test: ## run all tests: Rust, and real CloudStack clients
 test-rust: ## the Rust tests only (SQLite, MariaDB, etcd)
 	cargo test --workspace --no-fail-fast
 
-test-chaos: ## the production form, killed: cluster, coordination, kill loop (ARCUS_FAULTS, ARCUS_SEED; 15 minutes)
+test-chaos: ## the long tests of the production form: cluster, coordination, kill loop (ARCUS_FAULTS, ARCUS_SEED; 15 minutes)
 	@deploy/setup-dev test
 	cargo test --workspace --no-fail-fast --test production --test coordination --test kill_loop -- --include-ignored --nocapture
 
 chaos: ## 2,000 faults under load, release build (ARGS="--seed 7 --keep data/chaos")
 	@deploy/setup-dev test
 	cargo build --release --bin arcus --bin arcus-chaos
-	target/release/arcus-chaos run --isolated --faults 2000 --every 800 2200 $(ARGS)
+	target/release/arcus-chaos run --isolated --faults 2000 --every 500 1500 $(ARGS)
 
 clients: ## install the pinned real clients into target/clients
 	@test -x $(PY) || python3 -m venv target/clients

@@ -1,111 +1,227 @@
-//! Lists: as many as the server answers, and at a fixed rate.
+//! Two kinds of load. A closed one: each client asks again once it is answered, which finds the most that a server gives. An
+//! open one: requests are sent when they are due, answered or not, and their times count from then, so that a server that
+//! stalls can't hide it by being asked less.
 
-use crate::report::Report;
+use crate::sample::Sample;
 use anyhow::Result;
-use arcus::api_client::ApiClient;
-use hdrhistogram::Histogram;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
+use futures::StreamExt as _;
+use futures::stream;
+use std::future::Future;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
-/// The lists that are measured.
-const LISTS: &[(&str, &[(&str, &str)])] = &[
-    ("listVirtualMachines", &[("page", "1"), ("pagesize", "20"), ("listall", "true")]),
-    ("listZones", &[]),
-    ("listNetworks", &[("page", "1"), ("pagesize", "20"), ("listall", "true")]),
-];
-
-/// How lists are measured.
-pub struct Reads {
-    /// For how long each.
-    pub seconds: Duration,
-    /// By how many clients, one run each.
-    pub readers: Vec<usize>,
-    /// Requests a second of the open loop; 0: none.
-    pub rate: u32,
+/// What a load gave.
+pub struct Outcome<T> {
+    /// Times and failures.
+    pub sample: Sample,
+    /// What the requests that were answered well gave.
+    pub good: Vec<T>,
+    /// From the first request to the last answer.
+    pub wall: Duration,
 }
 
-/// Measures each list.
-pub async fn lists(api: &Arc<ApiClient>, reads: &Reads, vms: usize, report: &mut Report) -> Result<()> {
-    for (command, params) in LISTS {
-        for clients in &reads.readers {
-            let (times, failed) = closed(api, *clients, reads.seconds, command, params).await?;
-            report.rate(&format!("{command}, {vms} VMs, {clients} clients"), &times, reads.seconds, failed);
-        }
-        if reads.rate > 0 {
-            let (times, failed) = open(api, reads.rate, reads.seconds, command, params).await?;
-            report.rate(&format!("{command}, {vms} VMs, {}/s open loop", reads.rate), &times, reads.seconds, failed);
-        }
+impl<T> Outcome<T> {
+    /// Requests answered well, a second.
+    pub fn rate(&self) -> f64 {
+        self.sample.done() as f64 / self.wall.as_secs_f64().max(1e-9)
     }
-    Ok(())
 }
 
-/// Each client asks again as soon as it has an answer: the most that the server gives.
-async fn closed(
-    api: &Arc<ApiClient>,
-    clients: usize,
-    time: Duration,
-    command: &'static str,
-    params: &'static [(&'static str, &'static str)],
-) -> Result<(Histogram<u64>, usize)> {
-    let end = Instant::now() + time;
+/// `clients` clients ask for `time`.
+///
+/// # Errors
+/// None of the requests': they are counted.
+pub async fn closed_for<F, A>(clients: usize, time: Duration, ask: F) -> Result<Outcome<()>>
+where
+    F: Fn() -> A + Clone + Send + 'static,
+    A: Future<Output = Result<()>> + Send,
+{
+    let begun = Instant::now();
     let workers = (0..clients).map(|_| {
-        let api = api.clone();
+        let ask = ask.clone();
         tokio::spawn(async move {
-            let (mut times, mut failed) = (Histogram::<u64>::new(3)?, 0);
-            while Instant::now() < end {
+            let mut sample = Sample::new()?;
+            while begun.elapsed() < time {
                 let start = Instant::now();
-                match api.call(command, params).await {
-                    Ok(_) => times.record(micros(start.elapsed()))?,
-                    Err(_) => failed += 1,
-                }
+                let result = ask().await;
+                sample.count(start.elapsed(), &result);
             }
-            Ok::<_, anyhow::Error>((times, failed))
+            Ok::<_, anyhow::Error>(sample)
         })
     });
-    let (mut all, mut failures) = (Histogram::<u64>::new(3)?, 0);
+    let mut sample = Sample::new()?;
     for worker in futures::future::join_all(workers).await {
-        let (times, failed) = worker??;
-        all.add(times)?;
-        failures += failed;
+        sample.add(&worker??)?;
     }
-    Ok((all, failures))
+    Ok(Outcome { sample, good: Vec::new(), wall: begun.elapsed() })
 }
 
-/// Requests at fixed instants, whether earlier ones were answered or not; each time counts from its instant, so that a
-/// server that stalls can't hide it by being asked less.
-async fn open(
-    api: &Arc<ApiClient>,
-    rate: u32,
-    time: Duration,
-    command: &'static str,
-    params: &'static [(&'static str, &'static str)],
-) -> Result<(Histogram<u64>, usize)> {
-    let (begin, gap) = (Instant::now(), Duration::from_secs(1) / rate);
-    let mut requests = Vec::new();
-    let mut due = begin;
-    while due < begin + time {
-        tokio::time::sleep_until(due).await;
-        let api = api.clone();
-        requests.push(tokio::spawn(async move {
-            let answered = api.call(command, params).await.is_ok();
-            (due.elapsed(), answered)
-        }));
-        due += gap;
+/// `clients` clients ask once for each of `items`.
+///
+/// # Errors
+/// None of the requests': they are counted.
+pub async fn closed_over<I, T, F, A>(clients: usize, items: Vec<I>, ask: F) -> Result<Outcome<T>>
+where
+    I: Send + 'static,
+    T: Send + 'static,
+    F: Fn(I) -> A + Clone + Send + 'static,
+    A: Future<Output = Result<T>> + Send + 'static,
+{
+    let begun = Instant::now();
+    let answers = stream::iter(items).map(|item| {
+        let request = ask(item);
+        tokio::spawn(async move {
+            let start = Instant::now();
+            let result = request.await;
+            (start.elapsed(), result)
+        })
+    });
+    let answers: Vec<_> = answers.buffer_unordered(clients.max(1)).collect().await;
+    let wall = begun.elapsed();
+    let (mut sample, mut good) = (Sample::new()?, Vec::new());
+    for answer in answers {
+        let (took, result) = answer?;
+        sample.count(took, &result);
+        good.extend(result.ok());
     }
-    let (mut times, mut failed) = (Histogram::<u64>::new(3)?, 0);
+    Ok(Outcome { sample, good, wall })
+}
+
+/// When the requests of an open loop are due, counted from its beginning: evenly spaced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    rate: f64,
+    requests: u32,
+}
+
+impl Schedule {
+    /// `rate` requests a second for `time`; at least one.
+    pub fn new(rate: f64, time: Duration) -> Schedule {
+        let rate = if rate.is_finite() && rate > 0.0 { rate } else { 1.0 };
+        // More than 2^32 requests are not meant; `as` saturates.
+        Schedule { rate, requests: ((rate * time.as_secs_f64()).round() as u32).max(1) }
+    }
+
+    /// `requests` requests, `rate` a second.
+    pub fn over(rate: f64, requests: usize) -> Schedule {
+        Schedule { requests: u32::try_from(requests).unwrap_or(u32::MAX), ..Schedule::new(rate, Duration::ZERO) }
+    }
+
+    /// How many.
+    pub fn requests(&self) -> usize {
+        self.requests as usize
+    }
+
+    /// All its gaps, that after the last request included: a server that keeps up isn't faster than it was asked.
+    fn span(&self) -> Duration {
+        self.due(self.requests)
+    }
+
+    /// When the `n`-th is due, from 0 on.
+    pub fn due(&self, n: u32) -> Duration {
+        Duration::from_secs_f64(f64::from(n) / self.rate)
+    }
+}
+
+/// Sends the `n`-th request when it is due.
+///
+/// # Errors
+/// None of the requests': they are counted.
+pub async fn open<T, F, A>(schedule: Schedule, ask: F) -> Result<Outcome<T>>
+where
+    T: Send + 'static,
+    F: Fn(usize) -> A,
+    A: Future<Output = Result<T>> + Send + 'static,
+{
+    let begun = Instant::now();
+    // A thread of its own: the runtime's timers are a millisecond coarse, which is more than a quick answer takes.
+    let (sender, mut turns) = mpsc::unbounded_channel();
+    let pacer = std::thread::spawn(move || {
+        for n in 0..schedule.requests {
+            let due = begun + schedule.due(n);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if sender.send((n, due)).is_err() {
+                return;
+            }
+        }
+    });
+    let mut requests = Vec::with_capacity(schedule.requests());
+    while let Some((n, due)) = turns.recv().await {
+        let request = ask(n as usize);
+        requests.push(tokio::spawn(async move {
+            let result = request.await;
+            (due.elapsed(), result)
+        }));
+    }
+    // It has sent all, and so has ended.
+    let _ = pacer.join();
+    let (mut sample, mut good) = (Sample::new()?, Vec::new());
     for request in requests {
-        let (took, answered) = request.await?;
-        if answered {
-            times.record(micros(took))?;
-        } else {
-            failed += 1;
+        let (took, result) = request.await?;
+        sample.count(took, &result);
+        good.extend(result.ok());
+    }
+    Ok(Outcome { sample, good, wall: begun.elapsed().max(schedule.span()) })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that panics has failed
+mod tests {
+    use super::*;
+    use anyhow::bail;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn schedules_are_even_and_do_not_drift() {
+        let schedule = Schedule::new(300.0, Duration::from_secs(2));
+        assert_eq!(schedule.requests(), 600);
+        assert_eq!(schedule.due(0), Duration::ZERO);
+        assert_eq!(schedule.due(300), Duration::from_secs(1));
+        assert_eq!(schedule.due(150), Duration::from_millis(500));
+        assert_eq!(Schedule::over(50.0, 120).requests(), 120);
+        assert_eq!(Schedule::over(50.0, 120).due(100), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_schedule_has_a_request_whatever_it_is_asked_for() {
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 0.001] {
+            let schedule = Schedule::new(rate, Duration::from_millis(1));
+            assert_eq!(schedule.requests(), 1, "{rate}");
+            assert_eq!(schedule.due(0), Duration::ZERO, "{rate}");
         }
     }
-    Ok((times, failed))
-}
 
-/// A time as histograms keep it.
-pub fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
+    #[tokio::test]
+    async fn a_stall_is_seen_by_all_requests_that_were_due_in_it() {
+        // One request at a time, as a server that is stuck; the first takes 200 ms.
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        let first = Arc::new(AtomicUsize::new(0));
+        let outcome = open(Schedule::new(100.0, Duration::from_millis(200)), |_| {
+            let (turn, first) = (turn.clone(), first.clone());
+            async move {
+                let _turn = turn.lock().await;
+                if first.fetch_add(1, Ordering::SeqCst) == 0 {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Ok(())
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!((outcome.sample.done(), outcome.good.len()), (20, 20));
+        assert!(outcome.rate() <= 100.0, "{}", outcome.rate());
+        // A closed loop would have seen one slow request, and a median of next to nothing.
+        assert!(outcome.sample.millis(0.5) > 80.0, "{}", outcome.sample.millis(0.5));
+    }
+
+    #[tokio::test]
+    async fn every_item_is_asked_for_once_and_failures_are_counted() {
+        let ask = |n: usize| async move { if n.is_multiple_of(10) { bail!("no") } else { Ok(n) } };
+        let outcome = closed_over(7, (0..100).collect(), ask).await.unwrap();
+        assert_eq!((outcome.sample.done(), outcome.sample.failed()), (90, 10));
+        let mut good = outcome.good;
+        good.sort_unstable();
+        assert_eq!(good, (0..100).filter(|n| n % 10 != 0).collect::<Vec<_>>());
+    }
 }

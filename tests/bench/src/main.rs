@@ -1,179 +1,179 @@
 //! Measures a cloud as its users meet it: over HTTP, with signed requests. Works against any server that speaks the
-//! CloudStack API (`drive`), and can start an Arcus of its own (`own`).
-//!
-//! ```text
-//! cargo build --release --bin arcus --bin arcus-bench
-//! target/release/arcus-bench own                        # MariaDB with durable commits
-//! target/release/arcus-bench own --on sqlite --vms 1000,10000 --networks 10
-//! target/release/arcus-bench drive --url http://HOST:8080/client/api --apikey K --secretkey S --vms 1000
-//! target/release/arcus-bench raw                        # what disk and database give
-//! ```
+//! CloudStack API (`drive`), and can start an Arcus of its own (`own`). See README.md.
 
+mod anchors;
+mod ask;
+mod facts;
 mod hosts;
+mod lists;
 mod load;
 mod machines;
+mod options;
 mod raw;
 mod recovery;
 mod report;
+mod sample;
 mod server;
+mod table;
 mod target;
 
 use anyhow::{Context as _, Result};
 use arcus::api_client::ApiClient;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use load::Reads;
-use report::Report;
-use server::Server;
-use std::path::PathBuf;
+use clap::Parser as _;
+use facts::Facts;
+use lists::Reads;
+use machines::{Machines, Writes};
+use options::{Cli, DriveArgs, Load, On, OwnArgs, What};
+use report::{Figure, Part, Report};
+use server::{Memory, Server, Watch};
 use std::sync::Arc;
 use std::time::Duration;
+use table::number;
 use target::Zone;
-
-/// Where the database is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum On {
-    /// A MariaDB server of its own with `innodb_flush_log_at_trx_commit=1`.
-    Mariadb,
-    /// SQLite in a folder of its own.
-    Sqlite,
-}
-
-#[derive(Parser)]
-#[command(about = "Measures a cloud that speaks the CloudStack API")]
-struct Cli {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand)]
-enum What {
-    /// Starts an Arcus of its own and measures it.
-    Own(OwnArgs),
-    /// Measures a running server; its first enabled advanced zone has hosts, a template and room.
-    Drive(DriveArgs),
-    /// What disk and database give without Arcus.
-    Raw,
-}
-
-#[derive(Args, Clone)]
-struct Load {
-    /// Machines to grow to; after each the lists are measured.
-    #[arg(long, value_delimiter = ',', default_value = "100,1000")]
-    vms: Vec<usize>,
-    /// Isolated networks that they are spread over.
-    #[arg(long, default_value_t = 4)]
-    networks: usize,
-    /// Concurrent clients of deploys and destroys.
-    #[arg(long, default_value_t = 64)]
-    clients: usize,
-    /// Concurrent clients of the lists, one run each.
-    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
-    readers: Vec<usize>,
-    /// Lists a second of the open loop: sent at that rate whether answered or not; 0: none.
-    #[arg(long, default_value_t = 0)]
-    rate: u32,
-    /// Seconds of each list run.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Hosts to enrol with `addHost`, in a cluster of their own; 0: none.
-    #[arg(long, default_value_t = 0)]
-    enrol: usize,
-    /// Leave the machines.
-    #[arg(long)]
-    keep: bool,
-    /// Also write the figures there, one JSON object a line.
-    #[arg(long)]
-    json: Option<PathBuf>,
-}
-
-#[derive(Args)]
-struct OwnArgs {
-    #[arg(long, value_enum, default_value = "mariadb")]
-    on: On,
-    /// Simulated hosts.
-    #[arg(long, default_value_t = 32)]
-    hosts: usize,
-    /// The binary.
-    #[arg(long, default_value = "target/release/arcus")]
-    arcus: String,
-    /// Starts to measure.
-    #[arg(long, default_value_t = 3)]
-    starts: usize,
-    /// Also `kill -9` in a batch of 32 deploys, and see how long the API is away and how the deploys end.
-    #[arg(long)]
-    recovery: bool,
-    #[command(flatten)]
-    load: Load,
-}
-
-#[derive(Args)]
-struct DriveArgs {
-    /// "http://127.0.0.1:8080/client/api".
-    #[arg(long)]
-    url: String,
-    #[arg(long, env = "CLOUDSTACK_KEY")]
-    apikey: String,
-    #[arg(long, env = "CLOUDSTACK_SECRET", hide_env_values = true)]
-    secretkey: String,
-    #[command(flatten)]
-    load: Load,
-}
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let mut facts = Facts::here();
     match Cli::parse().what {
-        What::Raw => raw::run().await,
-        What::Own(args) => own(args).await,
+        What::Raw(args) => {
+            let mut report = Report::new(args.json.as_deref())?;
+            report.facts(&facts)?;
+            let measured = raw::run(&mut report).await;
+            report.end(&facts).and(measured)
+        }
+        What::Own(args) => {
+            let mut report = Report::new(args.load.json.as_deref())?;
+            let measured = own(&args, &mut facts, &mut report).await;
+            // What was measured before something broke is told, too; then what broke.
+            let told = report.end(&facts);
+            measured.and(told)
+        }
         What::Drive(args) => {
             let mut report = Report::new(args.load.json.as_deref())?;
-            let api = Arc::new(ApiClient::new(&args.url, &args.apikey, &args.secretkey));
-            drive(&api, &args.load, &mut report, || None).await
+            let measured = drive(&args, &mut facts, &mut report).await;
+            let told = report.end(&facts);
+            measured.and(told)
         }
     }
 }
 
-async fn own(args: OwnArgs) -> Result<()> {
-    let mut report = Report::new(args.load.json.as_deref())?;
-    let mut server = Server::start(&args.arcus, args.on == On::Mariadb, args.hosts).await?;
-    report.figure("start on an empty database", &[("ms", server.start_millis)]);
+async fn own(args: &OwnArgs, facts: &mut Facts, report: &mut Report) -> Result<()> {
+    facts.program(&args.arcus);
+    let mut server = Server::prepare(&args.arcus, args.on == On::Mariadb, args.hosts).await?;
+    facts.database = server.database().await;
+    raw::disk(report)?;
+    match server.another_database() {
+        Some(url) => raw::database("MariaDB", url, report).await?,
+        None => raw::sqlite(report).await?,
+    }
+    let millis = server.launch().await?;
+    let empty = Figure::new(Part::Start, "start on an empty database, to the first listZones", "", 0);
+    report.tell(empty.with("ms", millis).with_text(format!("{} ms", number(millis))))?;
     let mut starts = Vec::new();
     for _ in 0..args.starts {
         server.stop().await?;
-        starts.push(server.launch().await?);
+        starts.push(server.launch().await? / 1000.0);
     }
     starts.sort_by(f64::total_cmp);
-    if let Some(median) = starts.get(starts.len() / 2) {
-        report.figure("start on its data (median)", &[("ms", *median), ("starts", starts.len() as f64)]);
+    if let Some(middle) = starts.get(starts.len() / 2) {
+        let figure = Figure::new(Part::Start, "start on its data, to the first listZones", "", 0);
+        report.tell(figure.with("ms", middle * 1000.0).with_text(recovery::spread(&starts)))?;
     }
-    report.figure("idle memory", &[("MiB", server.resident_mib())]);
-    let api = Arc::new(server.client());
-    drive(&api, &args.load, &mut report, || Some(server.resident_mib())).await?;
-    if args.recovery {
-        recovery::measure(&mut server, &mut report).await?;
+    let api = Arc::new(server.client()?);
+    tokio::time::sleep(Duration::from_secs(args.idle)).await;
+    memory("memory, idle", 0, &server.watch(), report)?;
+    // The server that is driven is the one that was just started: what it has seen before is in its peak of memory.
+    let zone = grown(&api, &args.load, true, &server.watch(), facts, report).await?;
+    if args.kills > 0 {
+        let vms = args.load.vms.iter().copied().max().unwrap_or_default();
+        recovery::measure(&mut server, &zone, vms, args.kills, report).await?;
     }
     server.stop().await
 }
 
-/// Lists on the empty zone, then grows to each size, and lists again.
-async fn drive(api: &Arc<ApiClient>, load: &Load, report: &mut Report, memory: impl Fn() -> Option<f64>) -> Result<()> {
-    let zone = Arc::new(Zone::prepare(api, load.networks).await.context("preparing the zone")?);
-    let reads = Reads { seconds: Duration::from_secs(load.seconds), readers: load.readers.clone(), rate: load.rate };
-    load::lists(api, &reads, 0, report).await?;
-    let mut vms = Vec::new();
-    for size in &load.vms {
-        let more = size.saturating_sub(vms.len());
-        machines::deploy(api, &zone, vms.len(), more, load.clients, &mut vms, report).await?;
-        if let Some(mib) = memory() {
-            report.figure(&format!("memory with {} VMs", vms.len()), &[("MiB", mib)]);
-        }
-        load::lists(api, &reads, vms.len(), report).await?;
-    }
-    if load.enrol > 0 {
-        hosts::enrol(api, &zone, load.enrol, report).await?;
-    }
-    if !load.keep {
-        machines::destroy(api, vms, load.clients, report).await?;
+async fn drive(args: &DriveArgs, facts: &mut Facts, report: &mut Report) -> Result<()> {
+    let api = Arc::new(ApiClient::new(&args.url, &args.apikey, &args.secretkey));
+    let watch = Watch { server: args.pid, ..Watch::default() };
+    memory("memory at the start", 0, &watch, report)?;
+    grown(&api, &args.load, false, &watch, facts, report).await.map(drop)
+}
+
+/// Measures at each size, growing; then hosts. Leaves what it made when `own`, as the server ends with it, or when told to.
+async fn grown(
+    api: &Arc<ApiClient>,
+    load: &Load,
+    own: bool,
+    watch: &Watch,
+    facts: &mut Facts,
+    report: &mut Report,
+) -> Result<Arc<Zone>> {
+    let capabilities = ask::value(api, "listCapabilities", &[]).await.context("the server's version")?;
+    let version = ask::text(&capabilities, "/capability/cloudstackversion")?;
+    let hosts = target::count(api, "listHosts", &[("type", "Routing")]).await?;
+    let said = format!("API of CloudStack {version}");
+    facts.server = if facts.server.is_empty() { said } else { format!("{}, {said}", facts.server) };
+    let (networks, accounts) = (load.networks.max(1), load.accounts.clamp(1, load.networks.max(1)));
+    facts.zone = format!("{hosts} hosts, {networks} isolated networks of {accounts} accounts");
+    report.facts(facts)?;
+    let zone = Arc::new(Zone::prepare(api, networks, accounts).await.context("preparing the zone")?);
+    let measured = sizes(api, load, own, &zone, watch, report).await;
+    if !own && !load.keep {
+        let (machines, hosts) = match &measured {
+            Ok((machines, hosts)) => (machines.as_slice(), hosts.as_slice()),
+            Err(_) => (&[][..], &[][..]),
+        };
+        machines::clean(api, &zone, machines, load.grow_clients).await?;
+        hosts::clean(api, hosts).await;
         zone.clean(api).await;
     }
-    Ok(())
+    measured.map(|_| zone)
+}
+
+async fn sizes(
+    api: &Arc<ApiClient>,
+    load: &Load,
+    own: bool,
+    zone: &Arc<Zone>,
+    watch: &Watch,
+    report: &mut Report,
+) -> Result<(Vec<machines::Vm>, Vec<String>)> {
+    if own {
+        zone.room(api).await.context("room for the machines")?;
+    }
+    let reads = Reads {
+        time: Duration::from_secs_f64(load.seconds),
+        compared: load.readers.clone(),
+        others: load.other_readers.clone(),
+        rate: load.rate,
+    };
+    let writes = Writes {
+        clients: load.clients.clone(),
+        batch: load.batch,
+        time: Duration::from_secs_f64(load.open_seconds),
+        rate: load.deploy_rate,
+    };
+    let mut machines = Machines::new(api, zone);
+    for size in load.sizes() {
+        machines.grow(size, load.grow_clients, watch, report).await?;
+        if size > 0 {
+            memory(&format!("memory with {} VMs", number(size as f64)), size, watch, report)?;
+        }
+        let one = machines.vms.get(size / 2).cloned();
+        lists::measure(api, &reads, size, zone.networks.len(), one.as_ref(), watch, report).await?;
+        machines.measure(&writes, report).await?;
+    }
+    let mut hosts = Vec::new();
+    if load.enrol > 0 {
+        hosts = hosts::enrol(api, zone, load.enrol, machines.vms.len(), report).await?;
+        memory(&format!("memory with {} more hosts", number(load.enrol as f64)), machines.vms.len(), watch, report)?;
+    }
+    Ok((machines.vms, hosts))
+}
+
+/// Tells the server's memory, where it can be seen.
+fn memory(what: &str, vms: usize, watch: &Watch, report: &mut Report) -> Result<()> {
+    let Some(Memory { mib, peak_mib, threads }) = watch.memory() else { return Ok(()) };
+    let text = format!("{mib:.0} MiB (at most {peak_mib:.0}), {threads} threads");
+    let figure = Figure::new(Part::Start, what, "", vms).with("mib", mib).with("peak_mib", peak_mib);
+    report.tell(figure.with("threads", threads).with_text(text))
 }

@@ -30,6 +30,10 @@ pub struct Finding {
 /// How long after a fault is mended its effects may be felt: leases run out, pools reconnect, agents come back.
 pub const AFTERGLOW: u64 = 15_000_000;
 
+/// How long before an operation's failure a fault may have been felt to be its excuse. A step that waits longer than this for
+/// what has been mended meanwhile is stuck, whatever happened when the operation began.
+pub const PATIENCE: u64 = 30_000_000;
+
 /// What a check gives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
@@ -43,6 +47,8 @@ pub struct Report {
     pub commands: BTreeMap<String, u64>,
     /// Faults by what and how.
     pub faults: BTreeMap<String, u64>,
+    /// Operations that began after all was mended, and went well.
+    pub calm: u64,
 }
 
 /// A history, put together.
@@ -52,6 +58,17 @@ struct Run {
 }
 
 impl Run {
+    /// Whether the failure of an operation has an excuse: something was hurt while it went on, and not too long before it
+    /// failed.
+    fn excuses(&self, invoked: u64, failed: u64) -> bool {
+        self.hurt(invoked.max(failed.saturating_sub(PATIENCE)), failed)
+    }
+
+    /// Since when nothing is hurt and nothing is felt any more of what was.
+    fn calm(&self) -> u64 {
+        self.faults.iter().map(|f| f.until.saturating_add(AFTERGLOW)).max().unwrap_or(0)
+    }
+
     /// Whether something was hurt, or had been a moment ago, at any time between these two.
     fn hurt(&self, from: u64, until: u64) -> bool {
         self.faults.iter().any(|f| f.from <= until && f.until.saturating_add(AFTERGLOW) >= from)
@@ -75,6 +92,9 @@ pub fn check(entries: &[Entry], after: &Aftermath) -> Report {
     for f in &run.faults {
         *report.faults.entry(format!("{} {}", f.how, kind(&f.part))).or_default() += 1;
     }
+    let calm = run.calm();
+    let well = |o: &&Operation| o.invoked > calm && matches!(o.outcome, Some(Outcome::Ok { .. }));
+    report.calm = run.operations.iter().filter(well).count() as u64;
     answers::check(&run, &mut report);
     effects::check(&run, after, &mut report);
     books::check(&run, after, &mut report);
@@ -118,7 +138,7 @@ fn is_internal(error: &Failure) -> bool {
 }
 
 impl Report {
-    fn find(&mut self, rule: &'static str, op: Option<u64>, what: impl Into<String>) {
+    pub(crate) fn find(&mut self, rule: &'static str, op: Option<u64>, what: impl Into<String>) {
         self.findings.push(Finding { rule, op, what: what.into() });
     }
 

@@ -146,6 +146,10 @@ async fn strike(system: &dyn System, history: &History, fault: u64, part: &Part,
             start(system, name).await
         }
     };
+    let done = match done {
+        Ok(()) => system.well(name).await,
+        failed => failed,
+    };
     history.write(Event::Mended { fault });
     done
 }

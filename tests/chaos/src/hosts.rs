@@ -20,12 +20,7 @@ pub struct Hosts {
 pub fn read(folders: &[PathBuf]) -> Result<Hosts> {
     let mut hosts = Hosts::default();
     for folder in folders {
-        let copy = testkit::temp_dir();
-        copy_files(folder, copy.path()).with_context(|| folder.display().to_string())?;
-        let dial = agent::Dial::Tls { addresses: Vec::new(), token: None };
-        let options = agent::Options::new("reader", copy.path(), dial);
-        let agent = agent::Agent::open(options).with_context(|| folder.display().to_string())?;
-        let simulator = agent.simulator();
+        let simulator = open(folder)?;
         hosts.running.extend(simulator.vms().into_iter().map(|vm| OnHost {
             vm: vm.spec.uuid.clone(),
             host: vm.host,
@@ -34,6 +29,23 @@ pub fn read(folders: &[PathBuf]) -> Result<Hosts> {
         hosts.lying.extend(simulator.disks().into_iter().map(|(pool, disk)| OnPool { volume: disk.volume_uuid, pool }));
     }
     Ok(hosts)
+}
+
+/// The VMs of an agent's hosts: what runs, since how many boots.
+///
+/// # Errors
+/// When the folder can't be copied or read.
+pub fn vms(folder: &Path) -> Result<Vec<agent::simulator::VmView>> {
+    Ok(open(folder)?.vms())
+}
+
+fn open(folder: &Path) -> Result<agent::SimulatorHandle> {
+    let copy = testkit::temp_dir();
+    copy_files(folder, copy.path()).with_context(|| folder.display().to_string())?;
+    let dial = agent::Dial::Tls { addresses: Vec::new(), token: None };
+    let options = agent::Options::new("reader", copy.path(), dial);
+    let agent = agent::Agent::open(options).with_context(|| folder.display().to_string())?;
+    Ok(agent.simulator())
 }
 
 fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {

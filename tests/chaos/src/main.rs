@@ -82,6 +82,9 @@ struct RunArgs {
     /// Least and most milliseconds between two faults.
     #[arg(long, num_args = 2, default_values_t = [500, 2500])]
     every: Vec<u64>,
+    /// Seconds for which the load goes on when all is mended.
+    #[arg(long, default_value_t = 20)]
+    calm: u64,
     /// The binary.
     #[arg(long, default_value = "target/release/arcus")]
     arcus: PathBuf,
@@ -141,6 +144,7 @@ async fn start(args: RunArgs) -> Result<bool> {
         },
         load: Load { workers: args.workers, think: Duration::from_millis(args.think), seed },
         accounts: 4,
+        calm: Duration::from_secs(args.calm),
         keep: args.keep,
     };
     let done = run(system, &options).await?;

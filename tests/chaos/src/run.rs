@@ -1,7 +1,7 @@
 //! A whole run: load, faults, quiet, check.
 
 use crate::aftermath::{self, Aftermath};
-use crate::check::{Report, check};
+use crate::check::{AFTERGLOW, Report, check};
 use crate::client::Client;
 use crate::faults::{self, Plan};
 use crate::history::History;
@@ -10,7 +10,7 @@ use crate::workload::{Load, Workers, prepare};
 use anyhow::{Context as _, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a run is like.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Options {
     pub load: Load,
     /// Accounts that the workers share.
     pub accounts: usize,
+    /// How long the load goes on when all has been mended and nothing of the faults is felt any more: everything must work.
+    pub calm: Duration,
     /// Where history and aftermath are kept.
     pub keep: Option<PathBuf>,
 }
@@ -65,12 +67,19 @@ pub async fn run(system: Arc<dyn System>, options: &Options) -> Result<Run> {
     let begun = Instant::now();
     let done = faults::run(&system, &history, &options.plan).await;
     let seconds = begun.elapsed().as_secs_f64();
+    if done.is_ok() {
+        tokio::time::sleep(Duration::from_micros(AFTERGLOW) + options.calm).await;
+    }
     workers.finish().await.context("a worker")?;
     let faults = done?;
     let begun = Instant::now();
     let after = aftermath::read(&*system, &admin, || history.now()).await.context("what is there afterwards")?;
     let quiet_seconds = begun.elapsed().as_secs_f64();
     let entries = history.entries();
+    let mut report = check(&entries, &after);
+    if report.calm == 0 && !options.calm.is_zero() {
+        report.find("dead-calm", None, "nothing went well after all had been mended");
+    }
     if let Some(file) = file("aftermath.json") {
         write(&after, &file)?;
     }
@@ -80,7 +89,7 @@ pub async fn run(system: Arc<dyn System>, options: &Options) -> Result<Run> {
             std::fs::copy(system.log(&part.name), dir.join(part.name)).context("keeping a log")?;
         }
     }
-    Ok(Run { faults, seconds, quiet_seconds, lines: entries.len(), report: check(&entries, &after) })
+    Ok(Run { faults, seconds, quiet_seconds, lines: entries.len(), report })
 }
 
 fn write(after: &Aftermath, file: &std::path::Path) -> Result<()> {
@@ -102,6 +111,7 @@ impl std::fmt::Display for Run {
             let all: Vec<String> = of.iter().map(|(k, n)| format!("{k}: {n}")).collect();
             writeln!(f, "{what}: {}", all.join(", "))?;
         }
+        writeln!(f, "{} operations went well after all had been mended", r.calm)?;
         writeln!(f, "{} findings", r.findings.len())?;
         for finding in &r.findings {
             let op = finding.op.map(|op| format!(" (operation {op})")).unwrap_or_default();

@@ -42,6 +42,13 @@ pub trait System: Send + Sync {
     async fn partition(&self, _name: &str) {}
     /// Ends that.
     async fn heal(&self, _name: &str) {}
+    /// Waits until the group of a part that was mended can bear the next loss.
+    ///
+    /// # Errors
+    /// When it doesn't come to that.
+    async fn well(&self, _name: &str) -> Result<()> {
+        Ok(())
+    }
     /// The query API of each gateway (URLs).
     fn endpoints(&self) -> Vec<String>;
     /// The query API that clients use (URL): a balancer's, or the only gateway's.

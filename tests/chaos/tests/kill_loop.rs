@@ -15,7 +15,6 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "minutes of real processes: make test-chaos"]
 async fn a_hundred_faults_lose_double_and_stick_nothing() {
     let (faults, seed) = (setting("ARCUS_FAULTS", 100), setting("ARCUS_SEED", rand::random()));
     println!("ARCUS_FAULTS={faults} ARCUS_SEED={seed}");
@@ -26,11 +25,12 @@ async fn a_hundred_faults_lose_double_and_stick_nothing() {
     let cluster =
         cluster::Options { hosts: 6, isolated: am_root(), seed, ..cluster::Options::new(dir.path()).unwrap() };
     let system: Arc<dyn System> = Arc::new(Production::start(cluster).await.unwrap());
-    let every = (Duration::from_millis(800), Duration::from_millis(2200));
+    let every = (Duration::from_millis(500), Duration::from_millis(1500));
     let options = Options {
         plan: Plan { faults: Some(faults), time: None, every, wild: false, seed },
         load: Load { workers: 8, think: Duration::from_millis(400), seed },
         accounts: 4,
+        calm: Duration::from_secs(15),
         keep: std::env::var_os("ARCUS_KEEP").map(Into::into),
     };
     let done = run(system, &options).await.unwrap();

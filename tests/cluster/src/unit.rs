@@ -103,6 +103,15 @@ impl Unit {
         }
     }
 
+    /// Runs SQL as root on this database node, whatever its users may do; `None`: it is no database, or it failed.
+    pub(crate) async fn statement(&self, sql: &str) -> Option<String> {
+        match &self.server {
+            Server::Galera(nodes, i) => nodes.lock().await.statement(*i, sql).await,
+            Server::MariaDb(server) => server.lock().await.statement(sql).await,
+            Server::Etcd(_) | Server::Program(_) => None,
+        }
+    }
+
     /// Starts it without waiting until it serves.
     pub(crate) async fn spawn(&self) -> Result<()> {
         self.wanted.store(true, Ordering::Relaxed);

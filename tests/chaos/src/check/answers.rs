@@ -27,7 +27,7 @@ pub fn check(run: &Run, report: &mut Report) {
 }
 
 fn one(run: &Run, o: &Operation, attempt: &Attempt, report: &mut Report) {
-    let hurt = || run.hurt(attempt.sent, attempt.answered);
+    let hurt = || run.excuses(attempt.sent, attempt.answered);
     let at = || format!("{} by {} at {:.3} s", o.command, attempt.endpoint, attempt.answered as f64 / 1e6);
     match &attempt.answer {
         Answer::Garbled { status, .. } if matches!(status, 502..=504) => {
@@ -124,8 +124,7 @@ fn job(o: &Operation, report: &mut Report) {
 }
 
 fn end(run: &Run, o: &Operation, report: &mut Report) {
-    let until = o.done.unwrap_or(u64::MAX);
-    let hurt = run.hurt(o.invoked, until);
+    let hurt = o.done.map_or_else(|| run.hurt(o.invoked, u64::MAX), |done| run.excuses(o.invoked, done));
     match &o.outcome {
         Some(Outcome::Failed { error, .. }) => {
             let what = || format!("{}: its job failed: {}/{} {}", o.command, error.code, error.cs, error.text);

@@ -405,6 +405,30 @@ fn a_job_that_fails_while_all_is_well() {
 }
 
 #[test]
+fn a_job_that_fails_long_after_all_was_mended() {
+    for (waits, excused) in [(PATIENCE - SECOND, true), (PATIENCE + SECOND, false)] {
+        let mut tale = Tale::begin();
+        tale.hurt();
+        let op = tale.invokes(Intent::Reboot { vm: "chaos-v".into() });
+        tale.gets(op, false, reply(None));
+        tale.write(Event::Mended { fault: 1 });
+        tale.now += AFTERGLOW + waits;
+        tale.ends(op, Outcome::Failed { job: "j".into(), error: failure(534) });
+        if excused { tale.is_clean() } else { tale.is_found("failed-while-well") }
+    }
+}
+
+#[test]
+fn what_goes_well_after_the_last_fault_is_counted() {
+    let mut tale = Tale::begin();
+    tale.hurt();
+    tale.does(Intent::Other, ok(Value::Null));
+    tale.mended();
+    tale.does(Intent::Other, ok(Value::Null));
+    assert_eq!(tale.report().calm, 1);
+}
+
+#[test]
 fn errors_that_are_never_right() {
     for code in [401, 429, 432, 531, 535] {
         let mut tale = Tale::begin();

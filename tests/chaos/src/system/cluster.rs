@@ -1,10 +1,16 @@
 //! The production form: replicas of each service, etcd and a database cluster.
 
 use super::{Part, System};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use async_trait::async_trait;
 use cluster::{Cluster, Kind, Options};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long all nodes of a database have to be in step before the next one may be hurt: longer than they take to suspect.
+const AGREED: Duration = Duration::from_secs(3);
+/// Longest wait for that.
+const WELL_IN: Duration = Duration::from_secs(90);
 
 /// A cluster as the kill loop sees it.
 pub struct Production {
@@ -75,6 +81,30 @@ impl System for Production {
 
     async fn heal(&self, name: &str) {
         self.cluster.heal(name).await;
+    }
+
+    /// Three nodes of a database bear the loss of one, but not of a second one while they still agree who is left: for that
+    /// they need longer than to suspect each other. Nobody but an operator can make a majority of a minority.
+    async fn well(&self, name: &str) -> Result<()> {
+        let all = self.cluster.parts();
+        let Some(kind) = all.iter().find(|p| p.name == name).map(|p| p.kind) else { return Ok(()) };
+        if kind != Kind::Database {
+            return Ok(());
+        }
+        let nodes: Vec<&str> = all.iter().filter(|p| p.kind == kind).map(|p| p.name.as_str()).collect();
+        let (begun, mut since) = (Instant::now(), None);
+        loop {
+            let ready = futures::future::join_all(nodes.iter().map(|node| self.cluster.ready(node))).await;
+            if ready.contains(&false) {
+                since = None;
+            } else if since.get_or_insert_with(Instant::now).elapsed() > AGREED {
+                return Ok(());
+            }
+            if begun.elapsed() > WELL_IN {
+                bail!("the nodes of the database don't find together again");
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
     }
 
     fn endpoints(&self) -> Vec<String> {

@@ -3,7 +3,9 @@
 //! They need a binary: `cargo build --bin arcus` first (or ARCUS_BIN).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that panics has failed
 
+mod audit;
 mod command;
+mod database;
 mod partition;
 mod rolling;
 
