@@ -54,7 +54,17 @@ pub fn start(world: &World) {
     });
 }
 
+/// What the leader shows; dropped with its term, when another replica's figures count.
+struct Shown;
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        violations_by_check().clear();
+    }
+}
+
 async fn lead(world: &World, term: &Term) {
+    let _shown = Shown;
     let mut wait = FIRST;
     loop {
         let mut waited = Duration::ZERO;
@@ -65,11 +75,7 @@ async fn lead(world: &World, term: &Term) {
                 break;
             }
             tokio::select! {
-                () = term.lost() => {
-                    // Another replica's figures count from now on.
-                    violations_by_check().clear();
-                    return;
-                }
+                () = term.lost() => return,
                 () = tokio::time::sleep(TICK) => waited += TICK,
             }
         }

@@ -1,7 +1,7 @@
 //! The limits that an operator sets are those in force.
 
 use super::ALONE;
-use super::dev::{BINARY, Dev};
+use super::dev::{Dev, binary};
 use super::load::{Source, Tally};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ async fn a_gateway_keeps_the_limits_of_its_file() {
     let _alone = ALONE.lock().await;
     let (etcd, dir, ports) = (Etcd::start().await, testkit::temp_dir(), free_ports(1));
     let (file, log) = (dir.path().join("arcus.toml"), dir.path().join("log"));
-    let command = || [BINARY, "gateway", "--config", file.to_str().unwrap()].map(str::to_owned);
+    let command = || [binary().as_str(), "gateway", "--config", file.to_str().unwrap()].map(str::to_owned);
     let write = |limits: &str| {
         let path = dir.path().display();
         let text = format!(

@@ -7,7 +7,10 @@ use std::time::Duration;
 use store::{Db, DbConfig, Sql};
 use testkit::{Process, free_ports, wait_until};
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_arcus");
+/// The binary of this build; `ARCUS_BINARY` names another one, for figures of a release build.
+pub fn binary() -> String {
+    std::env::var("ARCUS_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_arcus").to_owned())
+}
 
 /// A running process; its data folder outlives it.
 pub struct Dev {
@@ -48,7 +51,7 @@ impl Dev {
         let dir = testkit::temp_dir();
         let ports = free_ports(4);
         let flags = ["--listen", "--grpc-listen", "--agent-listen", "--metrics-listen"];
-        let mut args = vec![BINARY.to_owned(), "dev".into(), format!("--data-dir={}", dir.path().display())];
+        let mut args = vec![binary(), "dev".into(), format!("--data-dir={}", dir.path().display())];
         args.extend(flags.iter().zip(ports).map(|(flag, port)| format!("{flag}=127.0.0.1:{port}")));
         args.extend(more.iter().cloned());
         Dev { process: None, dir, args }
@@ -138,7 +141,8 @@ impl Dev {
 
     /// Fails with what `arcus audit` still finds after the duties have had time to tidy up behind a killed process.
     pub async fn audit(&self) {
-        let command = || tokio::process::Command::new(BINARY).arg("audit").arg("--data-dir").arg(self.data()).output();
+        let command =
+            || tokio::process::Command::new(binary()).arg("audit").arg("--data-dir").arg(self.data()).output();
         let begun = std::time::Instant::now();
         loop {
             let out = command().await.unwrap();
