@@ -1,6 +1,6 @@
 //! What the control plane wants of a router: wholes and deltas, merged.
 
-use contract_agent::{ApplyRouter, RouterSpec};
+use crate::{ApplyRouter, RouterSpec};
 use std::collections::BTreeSet;
 
 /// The newest wanted state that a host was told.
@@ -82,7 +82,7 @@ fn replace<T>(section: &mut Option<T>, new: Option<T>) {
 #[allow(clippy::unwrap_used)] // a test that panics has failed
 mod tests {
     use super::*;
-    use contract_agent::{Dhcp, Lease, Metadata, Nat, VmMetadata};
+    use crate::{Dhcp, Lease, Metadata, Nat, VmMetadata};
 
     fn lease(mac: &str, ip4: &str) -> Lease {
         Lease { mac: mac.into(), ip4: ip4.into(), ..Lease::default() }
@@ -111,5 +111,7 @@ mod tests {
         assert_eq!(wanted.spec.dhcp.as_ref().unwrap().leases, [lease("b", "7"), lease("c", "3")]);
         assert!(wanted.spec.metadata.as_ref().unwrap().vms.is_empty(), "metadata goes with its lease");
         assert_eq!(wanted.spec.nat.as_ref().unwrap().source_nat_ip, "9");
+        wanted.merge(change(6, 0, RouterSpec::default()));
+        assert_eq!(wanted.spec, RouterSpec::default());
     }
 }

@@ -24,7 +24,6 @@ mod router;
 mod ruleset;
 mod section;
 mod values;
-mod wanted;
 
 pub use compile::{Compiled, compile, settle};
 pub use dnsmasq::Dnsmasq;
@@ -37,4 +36,3 @@ pub use router::{Routers, Usage};
 pub use ruleset::{Ruleset, TABLE, USAGE_TABLE};
 pub use section::Section;
 pub use values::{BroadcastUri, Mac, Ports};
-pub use wanted::Wanted;

@@ -16,7 +16,7 @@ use crate::host::namespace::Namespace;
 use crate::host::segments::Segments;
 use crate::host::{Host, HostError};
 use crate::layout::Layout;
-use crate::wanted::Wanted;
+use contract_agent::wanted::Wanted;
 use contract_agent::{ApplyRouter, RouterApplied, RouterSpec, SectionFault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,7 +5,7 @@ use crate::host::files;
 use crate::host::segments::Segment;
 use crate::layout::Layout;
 use crate::values::BroadcastUri;
-use crate::wanted::Wanted;
+use contract_agent::wanted::Wanted;
 use contract_agent::{ApplyRouter, RouterSpec};
 use prost::Message;
 use std::collections::BTreeSet;

@@ -284,7 +284,7 @@ impl Hypervisor for Simulator {
             let router_uuid = order.router_uuid.clone();
             if !behind && (order.generation > generation || known.is_none()) {
                 let router = host.routers.entry(router_uuid.clone()).or_default();
-                router.apply(order.clone());
+                router.merge(order.clone());
                 generation = router.generation;
                 host.dirty = true;
                 entries.push(Entry::Router(RouterChange { host_uuid: work.host().into(), change: Some(order) }));

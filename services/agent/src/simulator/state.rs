@@ -2,10 +2,10 @@
 
 use super::faults;
 use super::guest::Guest;
-use super::router::Router;
 use crate::lease::Tenure;
 use aws_lc_rs::digest::{Context, SHA256};
 use contract_agent::state_entry::Body as Entry;
+use contract_agent::wanted::Wanted;
 use contract_agent::{
     ApplyRouter, DiskState, EnsurePool, HostFacts, HostUp, Mock, MockList, PowerReason, PowerState, Report,
     RouterApplied, RouterChange, SavedDisk, SavedHost, SavedLease, SavedVm, SpawnHost, VmSpec, VmState,
@@ -46,7 +46,7 @@ pub(super) struct Host {
     /// Rounds of looks at its leases.
     pub beats: u64,
     pub vms: BTreeMap<String, Vm>,
-    pub routers: BTreeMap<String, Router>,
+    pub routers: BTreeMap<String, Wanted>,
     /// Digest of the last report that was taken.
     pub reported: Vec<u8>,
     /// Something changed since.
@@ -303,7 +303,7 @@ impl State {
             Entry::Router(changed) => {
                 if let (Some(host), Some(change)) = (self.hosts.get_mut(&changed.host_uuid), changed.change) {
                     let router = host.routers.entry(change.router_uuid.clone()).or_default();
-                    router.apply(change);
+                    router.merge(change);
                 }
             }
             Entry::RouterForgotten(gone) => {
