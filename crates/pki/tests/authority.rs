@@ -81,7 +81,9 @@ testkit::databases! {
 
 #[tokio::test]
 async fn requests_decide_nothing_but_the_key() {
-    let db = database(&testkit::TestDb::sqlite()).await;
+    // Held: its folder goes with it.
+    let folder = testkit::TestDb::sqlite();
+    let db = database(&folder).await;
     let pki = Pki::open(&db, &Vault::ephemeral(), &Coord::local()).await.unwrap();
     // A request that asks to be a CA of another name.
     let key = rcgen::KeyPair::generate().unwrap();

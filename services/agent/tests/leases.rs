@@ -6,7 +6,8 @@ mod common;
 use arcus_agent::{Dial, Options, lease};
 use common::*;
 use contract_agent::{
-    Command, FenceVm, InspectLease, LeaseState, Mock, Outcome, PowerReason, PowerState, VmState, command, outcome,
+    Command, EnsurePool, FenceVm, HeartbeatState, InspectHost, InspectLease, LeaseState, Mock, Outcome, PowerReason,
+    PowerState, VmState, command, outcome,
 };
 use hub::HostEvent;
 use model::HostId;
@@ -82,7 +83,15 @@ impl Shared {
     /// How long it took.
     async fn take(&self, host: i64, vm: &str, generation: i64) -> Duration {
         let begun = Instant::now();
-        self.replica.execute(host, None, take_over(vm, generation)).await.unwrap();
+        // An agent that has just come back may be known by its former connection still: such an order is repeated, as jobs do.
+        testkit::eventually(|| async {
+            match self.replica.execute(host, None, take_over(vm, generation)).await {
+                Ok(_) => Some(()),
+                Err(error) if error.is_transient() => None,
+                Err(error) => panic!("{error:?}"),
+            }
+        })
+        .await;
         begun.elapsed()
     }
 
@@ -369,5 +378,66 @@ async fn a_pool_that_lost_its_leases_heals() {
     testkit::wait_until(|| async { is_on(&shared.one.simulator, "a") }, 30 * SECOND).await;
     shared.take(2, "a", 2).await;
     shared.await_writes("a", 2).await;
+    shared.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_without_vms_shows_that_it_lives() {
+    let mut shared = Shared::start().await;
+    shared.replica.execute(1, None, start("a", 1)).await.unwrap();
+    shared.await_writes("a", 1).await;
+    for host in [1, 2] {
+        let order = EnsurePool { pool_uuid: "p".into(), ..EnsurePool::default() };
+        let order = Command { body: Some(command::Body::EnsurePool(order)) };
+        shared.replica.execute(host, None, order).await.unwrap();
+    }
+    let of = shared.uuids[0].clone();
+    let hub = shared.replica.hub.clone();
+    let try_look = |host: i64, pool: &str, observe: Duration| {
+        let observe_millis = observe.as_millis() as u32;
+        let order = InspectHost { host_uuid: of.clone(), pool_uuid: pool.to_owned(), observe_millis };
+        let command = Command { body: Some(command::Body::InspectHost(order)) };
+        let hub = hub.clone();
+        async move { hub.execute(HostId(host), None, false, command, 20 * SECOND).await }
+    };
+    let look = |pool: &'static str, observe: Duration| {
+        let answer = try_look(2, pool, observe);
+        async move {
+            match answer.await.unwrap().body {
+                Some(outcome::Body::Heartbeat(seen)) => seen,
+                other => panic!("{other:?} is no heartbeat"),
+            }
+        }
+    };
+    // On a pool where it has no VMs.
+    testkit::wait_until(|| async { look("p", Duration::ZERO).await.seen }, 30 * SECOND).await;
+    let lives = look("p", LEASE * 20).await;
+    let millis = LEASE.as_millis() as u32;
+    assert!(lives.moved && lives.observed_millis < millis * 20, "{lives:?}");
+    assert_eq!((lives.lease_millis, lives.beat_millis), (millis, millis), "{lives:?}");
+    // Nowhere else.
+    let nowhere = look("q", LEASE).await;
+    assert_eq!((nowhere.seen, nowhere.moved, nowhere.beat_millis), (false, false, 0), "{nowhere:?}");
+    // Without an agent it stands still.
+    let enough = LEASE * 5 / 2;
+    shared.one.kill().await;
+    let still = || async { Some(look("p", enough).await).filter(|seen| !seen.moved) };
+    let still: HeartbeatState = testkit::eventually(still).await;
+    assert!(still.seen && u128::from(still.observed_millis) >= enough.as_millis(), "{still:?}");
+    // One that returns needs not be told of the pool again.
+    shared.one = Running::with(sharing(shared.dirs[0].path(), shared.dirs[2].path(), &shared.replica));
+    testkit::wait_until(|| async { look("p", enough).await.moved }, 30 * SECOND).await;
+    // Where nobody can write, nobody can tell.
+    let (aside, gone) = (shared.pools().join("p/aside"), shared.pools().join("p/gone"));
+    std::fs::rename(&aside, &gone).unwrap();
+    let error = testkit::eventually(|| async { try_look(2, "p", enough).await.err() }).await;
+    assert!(error.full_text().contains("can't reach"), "{error}");
+    std::fs::rename(&gone, &aside).unwrap();
+    // Nor can one that is cut off.
+    shared.replica.await_connected(2).await;
+    shared.fault(|mock| mock.lease_unreachable = true).await;
+    assert!(try_look(1, "p", Duration::ZERO).await.is_err());
+    testkit::wait_until(|| async { !look("p", enough).await.moved }, 30 * SECOND).await;
+    shared.replica.set_mocks(Vec::new()).await;
     shared.end().await;
 }
