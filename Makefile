@@ -7,7 +7,7 @@ CLUSTER ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 PY := target/clients/bin/python
 
-.PHONY: help run cluster cluster-down cluster-status test test-rust test-chaos chaos test-clients clients lint coverage bench clean
+.PHONY: help run cluster cluster-down cluster-status test test-rust test-chaos test-host test-lab overload chaos test-clients clients lint coverage bench clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +36,20 @@ test: ## run all tests: Rust, and real CloudStack clients
 test-rust: ## the Rust tests only (SQLite, MariaDB, etcd)
 	cargo test --workspace --no-fail-fast
 
-test-chaos: ## the long tests of the production form: cluster, coordination, kill loop (ARCUS_FAULTS, ARCUS_SEED; 15 minutes)
+test-chaos: overload ## the long tests of the production form: cluster, coordination, kill loop, overload (ARCUS_FAULTS, ARCUS_SEED; 15 minutes and a release build)
 	@deploy/setup-dev test
 	cargo test --workspace --no-fail-fast --test production --test coordination --test kill_loop -- --include-ignored --nocapture
+
+test-host: ## a real guest on a real hypervisor, end to end (part of make test; says loudly when this machine can't)
+	@deploy/setup-dev test
+	cargo test -p arcus --test host -- --nocapture
+
+test-lab: ## tests in machines with kernels of their own: NFS, 802.1Q, libvirt (tests/lab; 5 to 15 minutes)
+	@deploy/setup-dev lab
+	cargo test --workspace --no-fail-fast --test lab -- --include-ignored --test-threads 1
+
+overload: ## ten times the sustainable load for a minute, release build, times judged (on a machine that has nothing else to do)
+	ulimit -n 20000; ARCUS_OVERLOAD_SECONDS=60 cargo test --release -p arcus --test overload -- ten_times --nocapture
 
 chaos: ## 2,000 faults under load, release build (ARGS="--seed 7 --keep data/chaos")
 	@deploy/setup-dev test

@@ -83,6 +83,10 @@ keys! {
     API_THROTTLING_MAX: i64 = "api.throttling.max";
     /// Seconds of that interval.
     API_THROTTLING_INTERVAL: i64 = "api.throttling.interval";
+    /// Consoles that a replica of the gateway serves at a time.
+    CONSOLEPROXY_SESSION_MAX: i64 = "consoleproxy.session.max";
+    /// Milliseconds without a byte after which a console is closed; 0: never.
+    CONSOLEPROXY_SESSION_TIMEOUT: i64 = "consoleproxy.session.timeout";
     /// CPU of a cluster is sold this many times.
     CPU_OVERPROVISIONING_FACTOR: f64 = "cpu.overprovisioning.factor";
     /// Memory of a cluster is sold this many times.
@@ -159,6 +163,8 @@ keys! {
     MAX_DOMAIN_PUBLIC_IPS: i64 = "max.domain.public.ips";
     /// Most snapshots of a domain; -1: no limit.
     MAX_DOMAIN_SNAPSHOTS: i64 = "max.domain.snapshots";
+    /// Largest template or ISO, in GiB.
+    MAX_TEMPLATE_ISO_SIZE: i64 = "max.template.iso.size";
     /// Most templates of a domain; -1: no limit.
     MAX_DOMAIN_TEMPLATES: i64 = "max.domain.templates";
     /// Most VMs of a domain; -1: no limit.
@@ -183,6 +189,8 @@ keys! {
     VM_NETWORK_THROTTLING_RATE: i64 = "vm.network.throttling.rate";
     /// Seconds that a network without running VMs stays implemented.
     NETWORK_GC_WAIT: i64 = "network.gc.wait";
+    /// Connections that a network's load balancing has at most, where its offering says nothing.
+    LB_MAX_CONNECTIONS: i64 = "network.loadbalancer.haproxy.max.conn";
     /// Seconds between looks for such networks.
     NETWORK_GC_INTERVAL: i64 = "network.gc.interval";
     /// Prefix length of guest networks when nobody says.
@@ -211,6 +219,8 @@ keys! {
     STORAGE_STATS_INTERVAL: String = "storage.stats.interval";
     /// Largest volume, GiB.
     STORAGE_MAX_VOLUME_SIZE: i64 = "storage.max.volume.size";
+    /// Networks of inside addresses that images may be downloaded from.
+    SECSTORAGE_ALLOWED_INTERNAL_SITES: Option<String> = "secstorage.allowed.internal.sites";
     /// Hypervisor of system VMs, and of networks' routers.
     SYSTEM_VM_DEFAULT_HYPERVISOR: Option<String> = "system.vm.default.hypervisor";
     /// How hosts are chosen among those that fit.

@@ -9,7 +9,9 @@ use crate::command::Body;
 /// The newest protocol that this build speaks.
 ///
 /// 1: agents from before protocols were numbered. 2: `FenceVm`, `Inventory`, `ListDisks`, and `Execute.needs`.
-pub const PROTOCOL: u32 = 2;
+/// 3: `FetchImage`, `DeleteImage`, `StoreDisk`, disks from a template of an `ImageStore`, `OpenConsole`, and
+/// `InspectHost`.
+pub const PROTOCOL: u32 = 3;
 /// The oldest that it still speaks.
 pub const OLDEST_PROTOCOL: u32 = PROTOCOL - 1;
 
@@ -52,6 +54,15 @@ impl std::fmt::Display for Spoken {
 /// somebody deciding this; one whose fields decide it is matched with them.
 pub fn needs(command: &Command) -> u32 {
     match &command.body {
+        Some(
+            Body::FetchImage(_)
+            | Body::DeleteImage(_)
+            | Body::StoreDisk(_)
+            | Body::OpenConsole(_)
+            | Body::InspectHost(_),
+        ) => 3,
+        // Without the store there is nothing to copy the template from.
+        Some(Body::EnsureDisk(disk)) if disk.template.as_ref().is_some_and(|from| from.store.is_some()) => 3,
         Some(Body::FenceVm(_) | Body::Inventory(_) | Body::ListDisks(_)) => 2,
         Some(
             Body::StartVm(_)
@@ -83,12 +94,16 @@ pub fn name(command: &Command) -> &'static str {
         Some(Body::RebootVm(_)) => "RebootVm",
         Some(Body::InspectLease(_)) => "InspectLease",
         Some(Body::FenceVm(_)) => "FenceVm",
+        Some(Body::InspectHost(_)) => "InspectHost",
         Some(Body::EnsurePool(_)) => "EnsurePool",
         Some(Body::EnsureDisk(_)) => "EnsureDisk",
         Some(Body::DeleteDisk(_)) => "DeleteDisk",
         Some(Body::ResizeDisk(_)) => "ResizeDisk",
         Some(Body::AttachDisk(_)) => "AttachDisk",
         Some(Body::DetachDisk(_)) => "DetachDisk",
+        Some(Body::FetchImage(_)) => "FetchImage",
+        Some(Body::DeleteImage(_)) => "DeleteImage",
+        Some(Body::StoreDisk(_)) => "StoreDisk",
         Some(Body::ApplyRouter(_)) => "ApplyRouter",
         Some(Body::RemoveRouter(_)) => "RemoveRouter",
         Some(Body::SpawnHost(_)) => "SpawnHost",
@@ -97,6 +112,7 @@ pub fn name(command: &Command) -> &'static str {
         Some(Body::QueryMocks(_)) => "QueryMocks",
         Some(Body::Inventory(_)) => "Inventory",
         Some(Body::ListDisks(_)) => "ListDisks",
+        Some(Body::OpenConsole(_)) => "OpenConsole",
         None => "an order that it doesn't know",
     }
 }

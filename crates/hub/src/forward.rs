@@ -1,17 +1,24 @@
 //! The way to hosts whose line another replica holds.
 
 use crate::MESSAGE_LIMIT;
+use crate::store::Route;
+use crate::tunnels::{self, Console};
 use contract::ApiError;
 use contract_agent::{Command, Outcome};
 use contract_infra::ExecuteRequest;
 use contract_infra::host_commands_client::HostCommandsClient;
+use contract_infra::host_consoles_client::HostConsolesClient;
+use contract_infra::{HostConsole, HostConsoleUp, host_console_up};
 use coord::{Coord, Member};
+use futures::{StreamExt as _, stream};
 use jobs::StepKey;
 use model::HostId;
 use pki::{ClientTls, Credentials, Pki};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
@@ -69,17 +76,36 @@ impl Replicas {
         command: Command,
         deadline: Duration,
     ) -> Result<Outcome, ApiError> {
-        let member = self.coord.members().borrow().iter().find(|m| m.id == replica).cloned();
-        let Some(member) = member else {
-            return Err(ApiError::unavailable(format!(
-                "host {host_uuid} was connected with replica {replica}, which has ended"
-            )));
-        };
+        let member = self.member(replica, host_uuid)?;
         let message =
             ExecuteRequest { host_id: host.0, command: Some(command), undo, deadline_millis: millis(deadline) };
         self.send(&member, message, key, deadline)
             .await?
             .ok_or_else(|| ApiError::internal("a replica answered with nothing"))
+    }
+
+    /// The console of a VM on a host that is connected with another replica.
+    pub async fn console(&self, replica: &str, host: &Route, id: HostId, vm_uuid: &str) -> Result<Console, ApiError> {
+        let member = self.member(replica, &host.uuid)?;
+        let mut client = HostConsolesClient::new(self.channel(&member)?);
+        let (to_host, messages) = mpsc::channel(tunnel::QUEUE);
+        let open = HostConsole { host_id: id.0, vm_uuid: vm_uuid.to_owned() };
+        let up = |body| HostConsoleUp { body: Some(body) };
+        let first = stream::iter([up(host_console_up::Body::Open(open))]);
+        let rest = ReceiverStream::new(messages).map(move |data| up(host_console_up::Body::Data(data)));
+        let opened = client.open(first.chain(rest));
+        // The other replica waits for the host, and for its stream.
+        match tokio::time::timeout(tunnels::PATIENCE * 2 + GRACE, opened).await {
+            Ok(opened) => Ok(tunnels::joined(opened?.into_inner(), to_host)),
+            Err(_) => Err(ApiError::unavailable(format!("replica {} doesn't answer", member.id))),
+        }
+    }
+
+    fn member(&self, replica: &str, host_uuid: &str) -> Result<Member, ApiError> {
+        let member = self.coord.members().borrow().iter().find(|m| m.id == replica).cloned();
+        member.ok_or_else(|| {
+            ApiError::unavailable(format!("host {host_uuid} was connected with replica {replica}, which has ended"))
+        })
     }
 
     /// Has factories of another replica obey; none when it has none.

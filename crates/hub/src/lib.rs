@@ -5,6 +5,8 @@
 //! command that went down a stale line is refused. All writes to the `hosts` table's connection columns go through one
 //! [`registrar`], which puts what waits into one transaction: a thousand reconnecting hosts are a few commits.
 //!
+//! The agent of a machine that no host was added for is connected and waits ([`waiting`]).
+//!
 //! A command for a host whose line another replica holds goes to that replica ([`forward`]). Beats live in memory;
 //! silence counts by the monotonic clock of the replica that listens. What happens to hosts that are connected with
 //! nobody is one elected replica's duty ([`watch`]).
@@ -20,6 +22,8 @@ mod registry;
 mod session;
 mod store;
 mod timing;
+mod tunnels;
+mod waiting;
 mod watch;
 
 pub use event::HostEvent;
@@ -27,12 +31,15 @@ pub use forward::{Dial, tls_dial};
 pub use news::News;
 pub use store::{Absent, absent, age};
 pub use timing::Timing;
+pub use tunnels::Console;
+pub use waiting::{WaitingAgent, take_waiting, waiting};
 
 use contract::ApiError;
 use contract_agent::hub_server::HubServer;
 use contract_agent::protocol::Spoken;
-use contract_agent::{Ask, Command, HostFacts, Outcome, SpawnHost, command, hub_message, outcome};
+use contract_agent::{Ask, Command, HostFacts, OpenConsole, Outcome, SpawnHost, command, hub_message, outcome};
 use contract_infra::host_commands_server::HostCommandsServer;
+use contract_infra::host_consoles_server::HostConsolesServer;
 use forward::Replicas;
 use jobs::StepKey;
 use link::{Link, Order};
@@ -40,11 +47,12 @@ use model::HostId;
 use node::Node;
 use pki::Pki;
 use registrar::Registrar;
-use registry::Registry;
+use registry::{Connected, Registry};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
+use tunnels::Tunnels;
 
 /// Events that a slow subscriber may be behind.
 const EVENTS: usize = 4096;
@@ -62,6 +70,7 @@ pub(crate) struct Inner {
     registrar: Registrar,
     sessions: TaskTracker,
     replicas: Replicas,
+    tunnels: Arc<Tunnels>,
     events: broadcast::Sender<HostEvent>,
     timing: Option<Timing>,
     speaks: Spoken,
@@ -100,8 +109,11 @@ impl Hub {
         let stop = node.stop.clone();
         node.spawn("pki", pki.clone().follow(stop));
         let (timing, speaks) = (options.timing, options.speaks.unwrap_or(Spoken::OURS));
-        let hub = Hub(Arc::new(Inner { node, pki, registry, registrar, sessions, replicas, events, timing, speaks }));
+        let tunnels = Arc::default();
+        let inner = Inner { node, pki, registry, registrar, sessions, replicas, tunnels, events, timing, speaks };
+        let hub = Hub(Arc::new(inner));
         watch::start(&hub);
+        waiting::start(&hub);
         hub
     }
 
@@ -110,7 +122,8 @@ impl Hub {
         let commands = HostCommandsServer::new(api::HostCommandsApi(self.clone()))
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
-        self.agent_routes().add_service(commands)
+        let consoles = HostConsolesServer::new(api::HostConsolesApi(self.clone()));
+        self.agent_routes().add_service(commands).add_service(consoles)
     }
 
     /// Only what agents call: for the port that lets unknown peers in.
@@ -165,6 +178,41 @@ impl Hub {
         };
         let order = Order { host: connected.uuid, conn_epoch: connected.conn_epoch, key, undo, command };
         connected.link.call(order, deadline).await
+    }
+
+    /// Opens the console of a VM that runs on this host, whichever replica the host is connected with.
+    ///
+    /// # Errors
+    /// 534 when the host isn't connected or doesn't answer in time; 530 when the VM doesn't run there, or has as many
+    /// consoles as it may; 431 when the host can't show one.
+    pub async fn console(&self, host: HostId, vm_uuid: &str) -> Result<Console, ApiError> {
+        if let Some(connected) = self.0.registry.host(host) {
+            return self.console_of(connected, vm_uuid).await;
+        }
+        let route = store::route(&self.0.node.db, host).await?;
+        let there = route.as_ref().and_then(|route| Some((route, route.hub.as_deref()?)));
+        match there.filter(|(_, hub)| *hub != self.0.node.replica) {
+            Some((route, hub)) => self.0.replicas.console(hub, route, host, vm_uuid).await,
+            None => Err(ApiError::unavailable(format!("host {host} isn't connected"))),
+        }
+    }
+
+    /// The same for a host that is connected with this very replica.
+    pub(crate) async fn console_here(&self, host: HostId, vm_uuid: &str) -> Result<Console, ApiError> {
+        match self.0.registry.host(host) {
+            Some(connected) => self.console_of(connected, vm_uuid).await,
+            None => Err(ApiError::unavailable(format!("host {host} isn't connected with this replica any more"))),
+        }
+    }
+
+    async fn console_of(&self, host: Connected, vm_uuid: &str) -> Result<Console, ApiError> {
+        let place = self.0.tunnels.place(vm_uuid)?;
+        let ordered = self.0.tunnels.order(&host.link.agent);
+        let open = OpenConsole { vm_uuid: vm_uuid.to_owned(), tunnel: ordered.id.clone() };
+        let command = Command { body: Some(command::Body::OpenConsole(open)) };
+        let order = Order { host: host.uuid, conn_epoch: host.conn_epoch, key: None, undo: false, command };
+        host.link.call(order, tunnels::PATIENCE).await?;
+        Ok(ordered.come().await?.console(host.link, place))
     }
 
     /// Makes a factory of simulated hosts stand for one more: the one with the fewest, here or at another replica. The

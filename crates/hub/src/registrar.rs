@@ -4,7 +4,7 @@ use crate::event::HostEvent;
 use crate::link::Link;
 use crate::registry::{Connected, Registry};
 use crate::timing::Timing;
-use crate::{metrics, store};
+use crate::{metrics, store, waiting};
 use ::store::Db;
 use contract::ApiError;
 use contract_agent::{AgentKind, HostAccepted, HostUp, Refused, Welcome, hub_message};
@@ -167,20 +167,28 @@ impl Work {
     ) -> Result<(HashMap<String, store::Claimed>, HashMap<HostId, i64>), ApiError> {
         let mut wanted = Vec::new();
         for (join, _) in joins {
-            wanted.extend(join.hosts.iter().map(|host| (join.link.clone(), host.host_uuid.clone())));
+            wanted.extend(join.hosts.iter().map(|host| (join.link.clone(), host.clone())));
         }
-        let uuids: Vec<String> = wanted.iter().map(|(_, uuid)| uuid.clone()).collect();
+        let uuids: Vec<String> = wanted.iter().map(|(_, host)| host.host_uuid.clone()).collect();
         if uuids.is_empty() {
             return Ok(Default::default());
         }
         ::store::tx!(self.db, "connect-hosts", |tx| {
             let claimed = store::find(tx, &uuids).await?;
             let mut ids = Vec::with_capacity(wanted.len());
-            for (link, uuid) in &wanted {
-                if let Some(claim) = claimed.get(uuid)
-                    && refusal(link, claim).is_none()
-                {
-                    ids.push(claim.id);
+            for (link, host) in &wanted {
+                let machine = link.kind == AgentKind::Host;
+                match claimed.get(&host.host_uuid) {
+                    None if machine => waiting::note(tx, &self.replica, host).await?,
+                    None => {}
+                    Some(claim) => {
+                        if machine {
+                            waiting::take_waiting(tx, &host.host_uuid).await?;
+                        }
+                        if refusal(link, claim).is_none() {
+                            ids.push(claim.id);
+                        }
+                    }
                 }
             }
             let epochs = store::connect(tx, &ids, &self.replica).await?;
@@ -202,7 +210,14 @@ impl Work {
         let mut connected = Vec::new();
         for host in &join.hosts {
             let uuid = &host.host_uuid;
+            let waits = link.kind == AgentKind::Host && !claimed.contains_key(uuid);
+            if waits {
+                self.registry.wait(link, host);
+            } else {
+                self.registry.end_wait(uuid);
+            }
             let refusal = match claimed.get(uuid) {
+                None if waits => Some((to_be_added(host), false)),
                 None => Some(("no such host was added".to_owned(), false)),
                 Some(claim) => refusal(link, claim),
             };
@@ -261,6 +276,11 @@ impl Work {
             let gone = self.registry.remove(&leave.link, leave.hosts.as_deref());
             if leave.hosts.is_none() {
                 self.registry.remove_factory(&leave.link);
+                let waited = self.registry.end_wait_of(&leave.link);
+                if let Err(error) = self.forget_waiting(&waited).await {
+                    // Another replica finds this one gone, or the agent is back and noted anew.
+                    tracing::debug!(%error, "that an agent doesn't wait any more can't be noted");
+                }
             }
             let gone: Vec<HostId> = gone.into_iter().map(|h| h.id).collect();
             if let Err(error) = self.disconnect(&gone, leave.status).await {
@@ -278,6 +298,17 @@ impl Work {
             let _ = done.send(());
         }
         self.announce(&ids);
+    }
+
+    async fn forget_waiting(&self, agents: &[String]) -> Result<(), ApiError> {
+        if agents.is_empty() {
+            return Ok(());
+        }
+        ::store::tx!(self.db, "forget-waiting", |tx| {
+            waiting::forget(tx, &self.replica, Some(agents)).await?;
+            Ok::<_, ApiError>(())
+        })
+        .await
     }
 
     async fn disconnect(&self, ids: &[HostId], status: HostStatus) -> Result<(), ApiError> {
@@ -309,6 +340,16 @@ pub(crate) fn announce(coord: &Coord, ids: &[HostId]) {
             coord.publish("placement", &format!("host/{id}"));
         }
     }
+}
+
+/// What the agent of a machine hears that no host was added for.
+fn to_be_added(host: &HostUp) -> String {
+    let facts = host.facts.clone().unwrap_or_default();
+    let at = if facts.private_ip.is_empty() { &facts.name } else { &facts.private_ip };
+    format!(
+        "no host was added for this machine yet, so the agent waits: add it with addHost hypervisor={} url=http://{at}",
+        facts.hypervisor
+    )
 }
 
 /// Why a host may not connect by this line, and whether its agent is to forget it.

@@ -1,7 +1,7 @@
 //! Which hosts are connected with this replica, and how.
 
 use crate::link::Link;
-use contract_agent::AgentKind;
+use contract_agent::{AgentKind, HostUp};
 use model::HostId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,8 @@ struct State {
     factories: HashMap<u64, Arc<Link>>,
     /// Digest of the last report of a host; outlives its connection.
     digests: HashMap<String, Vec<u8>>,
+    /// Agents of machines that no host was added for, with what they said; by UUID.
+    waiting: HashMap<String, (Arc<Link>, HostUp)>,
 }
 
 impl Registry {
@@ -41,6 +43,39 @@ impl Registry {
         let state = self.state();
         let host = state.hosts.get(state.ids.get(uuid)?)?;
         (host.link.id == link.id).then_some(host.id)
+    }
+
+    pub fn by_uuid(&self, uuid: &str) -> Option<Connected> {
+        let state = self.state();
+        state.hosts.get(state.ids.get(uuid)?).cloned()
+    }
+
+    /// Notes an agent that waits for its host to be added.
+    pub fn wait(&self, link: &Arc<Link>, up: &HostUp) {
+        self.state().waiting.insert(up.host_uuid.clone(), (link.clone(), up.clone()));
+    }
+
+    /// The agents that wait.
+    pub fn waiting(&self) -> Vec<(Arc<Link>, HostUp)> {
+        self.state().waiting.values().cloned().collect()
+    }
+
+    /// Ends the wait of an agent, whatever its line.
+    pub fn end_wait(&self, uuid: &str) {
+        self.state().waiting.remove(uuid);
+    }
+
+    /// Ends the wait of the agent of this line; gives its UUID.
+    pub fn end_wait_of(&self, link: &Link) -> Vec<String> {
+        let mut ended = Vec::new();
+        self.state().waiting.retain(|uuid, (line, _)| {
+            let stays = line.id != link.id;
+            if !stays {
+                ended.push(uuid.clone());
+            }
+            stays
+        });
+        ended
     }
 
     pub fn hosts(&self) -> Vec<Connected> {

@@ -2,7 +2,7 @@
 
 use model::HostId;
 use model::state::HostStatus;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use store::{Db, Result, Sql, Tx, now_micros};
 
 /// Most hosts of one statement.
@@ -39,6 +39,24 @@ pub async fn find(tx: &mut Tx, uuids: &[String]) -> Result<HashMap<String, Claim
         }
     }
     Ok(found)
+}
+
+/// Those of the UUIDs that a host has or had.
+pub async fn with_row(db: &Db, uuids: &[String]) -> Result<HashSet<String>> {
+    let mut found = HashSet::new();
+    for chunk in uuids.chunks(CHUNK) {
+        let sql = Sql::new("SELECT uuid FROM hosts WHERE ").in_list("uuid", chunk);
+        for row in db.all(sql).await? {
+            found.insert(row.at(0)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a host was deleted.
+pub async fn is_removed(db: &Db, host: HostId) -> Result<bool> {
+    let row = db.optional(Sql::new("SELECT removed FROM hosts WHERE id = ?").bind(host)).await?;
+    row.map_or(Ok(true), |r| Ok(r.at::<Option<i64>>(0)?.is_some()))
 }
 
 /// Raises `conn_epoch` of hosts that connect, and reads what it became.

@@ -8,6 +8,7 @@ use crate::Hub;
 use crate::registrar::announce;
 use crate::store::{self, Absent};
 use crate::timing::Watched;
+use crate::waiting;
 use contract::ApiError;
 use coord::Term;
 use model::HostId;
@@ -89,6 +90,17 @@ impl Hub {
         let node = &self.0.node;
         let silence = self.timing().silence;
         let members: HashSet<String> = node.coord.members().borrow().iter().map(|m| m.id.clone()).collect();
+        for hub in waiting::hubs(&node.db).await? {
+            if hub != node.replica && !members.contains(&hub) {
+                // One that lives after all notes its agents again.
+                ::store::tx!(node.db, "forget-waiting", |tx| {
+                    term.fence(tx).await?;
+                    waiting::forget(tx, &hub, None).await?;
+                    Ok::<_, ApiError>(())
+                })
+                .await?;
+            }
+        }
         let mut hubs = store::hubs(&node.db).await?;
         hubs.retain(|hub| *hub != node.replica && !members.contains(hub));
         gone.retain(|hub, _| hubs.contains(hub));

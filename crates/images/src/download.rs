@@ -3,9 +3,13 @@
 use crate::checksum::{Checksum, Hasher};
 use crate::errors::{DownloadError, Error};
 use crate::place::Temporary;
+use crate::resume::Note;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE};
 use reqwest::{Response, StatusCode, Url, redirect};
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
@@ -68,23 +72,64 @@ pub struct Downloaded {
     pub resumed: u32,
 }
 
+/// Which addresses may be called.
+type Guard = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// Downloads files.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Downloader {
     client: reqwest::Client,
+    guard: Guard,
+}
+
+impl std::fmt::Debug for Downloader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Downloader").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// An address that may not be called: a host's name, or what stands for one in a URL.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} may not be called")]
+struct Forbidden(String);
+
+/// Resolves names as the system does, and gives only addresses that may be called: the client connects to those.
+struct Guarded(Guard);
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed: Vec<_> = found.iter().copied().filter(|at| guard(at.ip())).collect();
+            if allowed.is_empty() && !found.is_empty() {
+                return Err(Forbidden(name.as_str().to_owned()).into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Addresses that stand in a URL are never resolved.
+fn written_address(url: &Url) -> Option<IpAddr> {
+    let host = url.host_str()?;
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotFollowed(&'static str);
 
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+fn follow(attempt: redirect::Attempt<'_>, guard: &Guard) -> redirect::Action {
     if attempt.previous().len() > MOST_REDIRECTS {
-        attempt.error(NotFollowed("more than 5 redirects"))
-    } else if is_http(attempt.url()) {
-        attempt.follow()
-    } else {
-        attempt.error(NotFollowed("neither http nor https"))
+        return attempt.error(NotFollowed("more than 5 redirects"));
+    }
+    if !is_http(attempt.url()) {
+        return attempt.error(NotFollowed("neither http nor https"));
+    }
+    match written_address(attempt.url()) {
+        Some(ip) if !guard(ip) => attempt.error(Forbidden(ip.to_string())),
+        _ => attempt.follow(),
     }
 }
 
@@ -114,6 +159,9 @@ fn broken(error: reqwest::Error) -> Ended {
         if let Some(NotFollowed(why)) = at.downcast_ref::<NotFollowed>() {
             return Ended::Final(DownloadError::Redirect(why));
         }
+        if let Some(Forbidden(host)) = at.downcast_ref::<Forbidden>() {
+            return Ended::Final(DownloadError::Forbidden(host.clone()));
+        }
         texts.push(at.to_string());
         cause = at.source();
     }
@@ -121,37 +169,54 @@ fn broken(error: reqwest::Error) -> Ended {
 }
 
 /// A download under way: what is in the file, and how to go on.
-struct Work<'a> {
-    request: &'a Request,
-    path: &'a Path,
-    file: File,
-    hasher: Option<Hasher>,
-    bytes: u64,
+pub(crate) struct Work<'a> {
+    pub request: &'a Request,
+    pub path: &'a Path,
+    pub file: File,
+    pub hasher: Option<Hasher>,
+    pub bytes: u64,
     /// Strong, or there is no going on.
-    etag: Option<String>,
-    total: Option<u64>,
-    resumed: u32,
-    progress: &'a watch::Sender<Progress>,
+    pub etag: Option<String>,
+    pub total: Option<u64>,
+    pub resumed: u32,
+    pub progress: &'a watch::Sender<Progress>,
+    /// Where it is written down how far this is.
+    pub note: Option<Note>,
 }
 
 impl Downloader {
     /// A client that uses no proxies and waits 20 s for a connection. It trusts what the system trusts, and the PEM
-    /// certificates in `roots`.
+    /// certificates in `roots`. It calls any address.
     ///
     /// # Errors
     /// TLS can't be set up: `roots` can't be read, or the system trusts nobody (Debian: ca-certificates is missing).
     pub fn new(roots: &[u8]) -> Result<Downloader, DownloadError> {
+        Downloader::guarded(roots, |_| true)
+    }
+
+    /// The same, but it calls only addresses that `guard` allows: those in URLs, those that servers redirect to, and those
+    /// that names lead to, at the moment of the call.
+    ///
+    /// # Errors
+    /// As [`Downloader::new`].
+    pub fn guarded(
+        roots: &[u8],
+        guard: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Result<Downloader, DownloadError> {
+        let guard: Guard = Arc::new(guard);
         let failed = |e: reqwest::Error| DownloadError::Client(e.to_string());
         let roots = reqwest::Certificate::from_pem_bundle(roots).map_err(failed)?;
+        let judge = guard.clone();
         let client = reqwest::Client::builder()
             .no_proxy()
-            .redirect(redirect::Policy::custom(follow))
+            .redirect(redirect::Policy::custom(move |attempt| follow(attempt, &judge)))
+            .dns_resolver(Arc::new(Guarded(guard.clone())))
             .referer(false)
             .connect_timeout(Duration::from_secs(20))
             .tls_certs_merge(roots)
             .build()
             .map_err(failed)?;
-        Ok(Downloader { client })
+        Ok(Downloader { client, guard })
     }
 
     /// Downloads a file; `target` appears, or is replaced, when it is all there and its checksum is right. Dropping the future
@@ -165,13 +230,25 @@ impl Downloader {
         target: &Path,
         progress: &watch::Sender<Progress>,
     ) -> Result<Downloaded, DownloadError> {
-        let url = Url::parse(&request.url).ok().filter(is_http).ok_or(DownloadError::Url)?;
         let at = target.to_owned();
         let part = join(target, tokio::task::spawn_blocking(move || Temporary::new(&at)).await)?;
         let file = File::options().write(true).open(part.path()).await.map_err(Error::io(part.path()))?;
         let hasher = request.checksum.as_ref().map(|sum| Hasher::new(sum.algorithm()));
-        let mut work =
-            Work { request, path: part.path(), file, hasher, bytes: 0, etag: None, total: None, resumed: 0, progress };
+        let path = part.path();
+        let work =
+            Work { request, path, file, hasher, bytes: 0, etag: None, total: None, resumed: 0, progress, note: None };
+        let done = self.finish(work).await?;
+        join(target, tokio::task::spawn_blocking(move || part.place()).await)?;
+        Ok(done)
+    }
+
+    /// Tries until all bytes are in the file, and compares the checksum.
+    pub(crate) async fn finish(&self, mut work: Work<'_>) -> Result<Downloaded, DownloadError> {
+        let request = work.request;
+        let url = Url::parse(&request.url).ok().filter(is_http).ok_or(DownloadError::Url)?;
+        if let Some(ip) = written_address(&url).filter(|ip| !(self.guard)(*ip)) {
+            return Err(DownloadError::Forbidden(ip.to_string()));
+        }
         let mut tries = 0;
         let mut pause = request.pause;
         loop {
@@ -195,16 +272,13 @@ impl Downloader {
                 }
             }
         }
-        let done = Downloaded { bytes: work.bytes, resumed: work.resumed };
         if let (Some(expected), Some(hasher)) = (&request.checksum, work.hasher.take()) {
             let found = hasher.finish();
             if found != *expected {
                 return Err(DownloadError::Checksum { expected: expected.clone(), found });
             }
         }
-        drop(work);
-        join(target, tokio::task::spawn_blocking(move || part.place()).await)?;
-        Ok(done)
+        Ok(Downloaded { bytes: work.bytes, resumed: work.resumed })
     }
 
     async fn attempt(&self, url: &Url, work: &mut Work<'_>) -> Result<(), Ended> {
@@ -233,7 +307,7 @@ impl Downloader {
     }
 }
 
-fn join<T>(target: &Path, done: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Error> {
+pub(crate) fn join<T>(target: &Path, done: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Error> {
     done.unwrap_or_else(|error| Err(Error::io(target)(std::io::Error::other(error))))
 }
 
@@ -306,6 +380,9 @@ impl Work<'_> {
         self.etag = None;
         self.total = None;
         self.hasher = self.request.checksum.as_ref().map(|sum| Hasher::new(sum.algorithm()));
+        if let Some(note) = &mut self.note {
+            note.remove().await.map_err(DownloadError::from)?;
+        }
         self.file.set_len(0).await.map_err(|e| self.failed(e))?;
         self.file.rewind().await.map(|_| ()).map_err(|e| self.failed(e))
     }
@@ -321,6 +398,18 @@ impl Work<'_> {
         self.file.write_all(piece).await.map_err(|e| self.failed(e))?;
         self.bytes = bytes;
         self.tell();
+        if self.etag.is_some() && self.note.as_ref().is_some_and(|note| note.is_due(bytes)) {
+            self.flush().await?;
+            self.note_down().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes down how far this is, once that much is certainly in the file.
+    async fn note_down(&mut self) -> Result<(), Ended> {
+        let Some(note) = &mut self.note else { return Ok(()) };
+        self.file.sync_data().await.map_err(Error::io(self.path)).map_err(DownloadError::from)?;
+        note.write(self.bytes, self.etag.as_deref(), self.total, false).await.map_err(DownloadError::from)?;
         Ok(())
     }
 
@@ -330,6 +419,10 @@ impl Work<'_> {
 
     /// A failed write matters more than a broken connection.
     async fn flushed(&mut self, ended: Ended) -> Ended {
-        self.flush().await.err().unwrap_or(ended)
+        let noted = match (self.flush().await, &self.etag) {
+            (Ok(()), Some(_)) => self.note_down().await,
+            (flushed, _) => flushed,
+        };
+        noted.err().unwrap_or(ended)
     }
 }

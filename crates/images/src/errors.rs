@@ -62,6 +62,12 @@ pub enum Refusal {
         /// The limit.
         max: u64,
     },
+    /// A packed file that can't be unpacked: what the tool says.
+    #[error("it cannot be unpacked: {0}")]
+    Packed(String),
+    /// Unpacked it would be larger than allowed.
+    #[error("unpacked it is larger than the {0} bytes allowed")]
+    Unpacked(u64),
     /// A number in the header that can't be.
     #[error("its header makes no sense: {0}")]
     Malformed(&'static str),
@@ -208,6 +214,9 @@ pub enum DownloadError {
     /// The server sent us on, to somewhere we don't go.
     #[error("the server redirects to a place that is not followed: {0}")]
     Redirect(&'static str),
+    /// An address that may not be called, or a name that leads only to such.
+    #[error("{0} is not a public address, nor one in a network that is allowed")]
+    Forbidden(String),
     /// The server says no.
     #[error("the server answers with status {0}")]
     Status(u16),

@@ -83,6 +83,11 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
+    /// Whether it is one file, packed: [`crate::unpack`] knows how to get it out.
+    pub fn is_packed(self) -> bool {
+        matches!(self, Kind::Gzip | Kind::Bzip2 | Kind::Xz | Kind::Zip)
+    }
+
     /// Tells a kind. `start` is the file's beginning, `tail` its last 512 bytes.
     pub(crate) fn of(start: &[u8], tail: &[u8]) -> Kind {
         let at = |from: usize, magic: &[u8]| start.get(from..).is_some_and(|rest| rest.starts_with(magic));
@@ -159,6 +164,16 @@ pub struct Backing {
     pub name: String,
     /// What it is.
     pub image: Box<Inspection>,
+}
+
+/// What a file is by its first and last bytes. Blocks.
+///
+/// # Errors
+/// It is no regular file, or can't be read.
+pub fn kind(path: &Path) -> Result<Kind, Error> {
+    let read = read(path).map_err(Error::io(path))?;
+    let (start, tail, _) = read.ok_or_else(|| Error::Refused { path: path.to_owned(), refusal: Refusal::NotAFile })?;
+    Ok(Kind::of(&start, &tail))
 }
 
 /// Looks at a file and accepts or refuses it. Blocks; reads at most 2 MiB of each file of the chain.

@@ -15,12 +15,14 @@
 //! * **Whole or not at all**: work is done under a temporary name in the target's folder, synced, and renamed. What a killed
 //!   run leaves is told from work in progress by a lock that dies with its holders, and removed by the next run for the same
 //!   target or by [`sweep`].
-//! * **Downloads** ([`Downloader`]): HTTP and HTTPS, hashed while they stream, continued after a broken connection.
+//! * **Downloads** ([`Downloader`]): HTTP and HTTPS, hashed while they stream, continued after a broken connection and, with
+//!   [`Downloader::resume`], after the process was killed. Which addresses may be called is for the caller to decide
+//!   ([`Downloader::guarded`]); the address that was judged is the one that is called.
+//! * **Unpacking** ([`unpack`]): gzip, bzip2, xz, and zip with one file in it, by tools on the same leash.
 //!
-//! Not here: decompression (`.gz`, `.bz2`, `.zip`) and OVA; compressed files are recognised and refused by name. Which
-//! addresses may be downloaded from is for the caller to decide.
+//! Not here: OVA; an inspection refuses it by name, as it does files that are still packed.
 //!
-//! Needs `qemu-img` (Debian: qemu-utils) and `prlimit` (util-linux).
+//! Needs `qemu-img` (Debian: qemu-utils), `prlimit` (util-linux), and for packed files `gzip`, `bzip2`, `xz` (xz-utils), `unzip`.
 //!
 //! # Source
 //! The format is written from QEMU's `docs/interop/qcow2.txt`.
@@ -32,12 +34,15 @@ mod inspect;
 mod operations;
 mod place;
 mod qcow2;
+mod resume;
 mod tool;
+mod unpack;
 
 pub use checksum::{Algorithm, Checksum, ChecksumError};
 pub use download::{Downloaded, Downloader, Progress, Request};
 pub use errors::{DownloadError, Error, Refusal, ToolError};
-pub use inspect::{Backing, Format, Inspection, Kind, Origin, Rules, inspect};
+pub use inspect::{Backing, Format, Inspection, Kind, Origin, Rules, inspect, kind};
 pub use operations::{Check, Info, Need};
 pub use place::sweep;
 pub use tool::{Limits, QemuImg};
+pub use unpack::unpack;

@@ -1,4 +1,4 @@
-//! `qemu-img` as a process on a leash.
+//! `qemu-img`, and what unpacks, as processes on a leash.
 
 use crate::errors::ToolError;
 use std::ffi::{OsStr, OsString};
@@ -62,62 +62,76 @@ impl QemuImg {
         file_bytes: u64,
         lock: Option<&File>,
     ) -> Result<Ran, ToolError> {
-        let program = format!("qemu-img {command}");
-        let start = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => ToolError::Missing("prlimit".into()),
-            _ => ToolError::Start { program: program.clone(), reason: error.to_string() },
-        };
-        let stdin = match lock {
-            Some(lock) => Stdio::from(lock.try_clone().map_err(start)?),
-            None => Stdio::null(),
-        };
-        // What the tool says must not depend on the agent's language, nor its memory on the number of threads.
-        let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
-        let mut child = tokio::process::Command::new("prlimit")
-            .arg(format!("--as={}", limits.address_space))
-            .arg(format!("--cpu={}", limits.cpu.as_secs().max(1)))
-            .arg(format!("--fsize={file_bytes}"))
-            .arg("--core=0")
-            .arg("--")
-            .arg(&self.program)
-            .arg(command)
-            .args(args)
-            .env_clear()
-            .envs([("PATH", path), ("LC_ALL", "C".into()), ("MALLOC_ARENA_MAX", "2".into())])
-            .current_dir("/")
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(start)?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let work = async {
-            let (stdout, stderr) = tokio::try_join!(bounded(stdout, &program), bounded(stderr, &program))?;
-            let status = child.wait().await.map_err(start)?;
-            Ok::<_, ToolError>((status, stdout, stderr))
-        };
-        let ended = tokio::time::timeout(limits.deadline, work).await;
-        let outcome =
-            ended.unwrap_or_else(|_| Err(ToolError::Deadline { program: program.clone(), deadline: limits.deadline }));
-        let (status, stdout, stderr) = match outcome {
-            Ok(done) => done,
-            Err(error) => {
-                // Also waits, so that nothing writes to the file any more.
-                let _ = child.kill().await;
-                return Err(error);
-            }
-        };
-        if let Some(signal) = status.signal() {
-            return Err(ToolError::Signal { program, signal });
-        }
-        let code = status.code().unwrap_or(-1);
-        if code == NOT_FOUND {
-            return Err(ToolError::Missing(self.program.display().to_string()));
-        }
-        let said = String::from_utf8_lossy(&stderr).trim().chars().take(MOST_SAID).collect();
-        Ok(Ran { program, code, stdout, said })
+        let args: Vec<&OsStr> = std::iter::once(OsStr::new(command)).chain(args.iter().copied()).collect();
+        let streams = (lock, None);
+        leashed(self.program.as_os_str(), format!("qemu-img {command}"), &args, limits, file_bytes, streams).await
     }
+}
+
+/// Runs a program to its end, whatever its exit code; `said` is what it is called in errors. Its standard input and output are
+/// the files, if any; else there is no input, and the output is in the answer. Dropping the future kills it.
+pub(crate) async fn leashed(
+    program: &OsStr,
+    said: String,
+    args: &[&OsStr],
+    limits: Limits,
+    file_bytes: u64,
+    (input, output): (Option<&File>, Option<&File>),
+) -> Result<Ran, ToolError> {
+    let name = said;
+    let start = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => ToolError::Missing("prlimit".into()),
+        _ => ToolError::Start { program: name.clone(), reason: error.to_string() },
+    };
+    let or = |file: Option<&File>, else_: fn() -> Stdio| match file {
+        Some(file) => file.try_clone().map(Stdio::from).map_err(start),
+        None => Ok(else_()),
+    };
+    // What the tool says must not depend on the agent's language, nor its memory on the number of threads.
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
+    let mut child = tokio::process::Command::new("prlimit")
+        .arg(format!("--as={}", limits.address_space))
+        .arg(format!("--cpu={}", limits.cpu.as_secs().max(1)))
+        .arg(format!("--fsize={file_bytes}"))
+        .arg("--core=0")
+        .arg("--")
+        .arg(program)
+        .args(args)
+        .env_clear()
+        .envs([("PATH", path), ("LC_ALL", "C".into()), ("MALLOC_ARENA_MAX", "2".into())])
+        .current_dir("/")
+        .stdin(or(input, Stdio::null)?)
+        .stdout(or(output, Stdio::piped)?)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(start)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let work = async {
+        let (stdout, stderr) = tokio::try_join!(bounded(stdout, &name), bounded(stderr, &name))?;
+        let status = child.wait().await.map_err(start)?;
+        Ok::<_, ToolError>((status, stdout, stderr))
+    };
+    let ended = tokio::time::timeout(limits.deadline, work).await;
+    let outcome =
+        ended.unwrap_or_else(|_| Err(ToolError::Deadline { program: name.clone(), deadline: limits.deadline }));
+    let (status, stdout, stderr) = match outcome {
+        Ok(done) => done,
+        Err(error) => {
+            // Also waits, so that nothing writes to the file any more.
+            let _ = child.kill().await;
+            return Err(error);
+        }
+    };
+    if let Some(signal) = status.signal() {
+        return Err(ToolError::Signal { program: name, signal });
+    }
+    let code = status.code().unwrap_or(-1);
+    if code == NOT_FOUND {
+        return Err(ToolError::Missing(program.display().to_string()));
+    }
+    let said = String::from_utf8_lossy(&stderr).trim().chars().take(MOST_SAID).collect();
+    Ok(Ran { program: name, code, stdout, said })
 }
 
 /// How a run ended.
@@ -135,6 +149,14 @@ impl Ran {
 
     pub(crate) fn failed(&self) -> ToolError {
         ToolError::Failed { program: self.program.clone(), code: self.code, said: self.said.clone() }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub(crate) fn said(&self) -> &str {
+        &self.said
     }
 
     pub(crate) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ToolError> {

@@ -63,9 +63,17 @@ pub const fn source_of(kind: Ref) -> Option<EntitySource> {
         Ref::Network => source("networks", AccountOrPublic),
         Ref::Nic => source("nics", Account),
         Ref::IpAddress => source("ip_addresses", Account),
+        Ref::FirewallRule => source("firewall_rules", Account),
+        Ref::LoadBalancerRule => Some(EntitySource {
+            table: "firewall_rules",
+            ownership: Account,
+            condition: Some("purpose = 'LoadBalancing'"),
+        }),
+        Ref::StickinessPolicy => source("lb_stickiness", Account),
         Ref::StoragePool => source("storage_pools", Nobody),
         Ref::ImageStore => source("image_stores", Nobody),
         Ref::Volume => source("volumes", Account),
+        Ref::Snapshot => source("snapshots", Account),
         Ref::Template => source("templates", AccountOrPublic),
         Ref::Iso => {
             Some(EntitySource { table: "templates", ownership: AccountOrPublic, condition: Some("format = 'ISO'") })
@@ -149,7 +157,19 @@ pub async fn find(db: &Db, kind: Ref, values: &[&str], numbers: bool) -> Result<
     Ok(found)
 }
 
-/// Whether `caller` may do `access` on the entity.
+/// Whether a template or ISO that isn't the caller's was shared with its account (updateTemplatePermissions).
+///
+/// # Errors
+/// Those of the database.
+pub async fn shared(db: &Db, caller: &Caller, entity: &Entity) -> Result<bool, ApiError> {
+    if !matches!(entity.kind, Ref::Template | Ref::Iso) {
+        return Ok(false);
+    }
+    let sql = Sql::new("SELECT 1 FROM template_shares WHERE template_id = ? AND account_id = ?");
+    Ok(db.optional(sql.bind(entity.id).bind(caller.account_id)).await?.is_some())
+}
+
+/// Whether `caller` may do `access` on the entity; for templates [`shared`] may allow more.
 pub fn allowed(caller: &Caller, entity: &Entity, access: Access) -> bool {
     let Some(owner) = &entity.owner else {
         return true;

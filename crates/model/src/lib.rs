@@ -6,6 +6,7 @@ pub mod ids;
 pub mod names;
 pub mod paging;
 pub mod scope;
+pub mod sealed;
 pub mod state;
 pub mod tags;
 

@@ -28,6 +28,7 @@ mod values;
 pub use compile::{Compiled, compile, settle};
 pub use dnsmasq::Dnsmasq;
 pub use haproxy::Haproxy;
+pub use host::devices::Device;
 pub use host::namespace::Namespace;
 pub use host::segments::{Bridge, Segment, Segments};
 pub use host::{Host, HostError, Interruptions, Wiring};

@@ -40,6 +40,11 @@ type Response = http::Response<Body>;
 #[derive(Clone, Copy, Debug)]
 pub struct Repeatable;
 
+/// Marks a request (in its extensions) whose messages are a stream: it goes to one replica as it comes, and is never
+/// repeated.
+#[derive(Clone, Copy, Debug)]
+pub struct Streamed;
+
 /// Makes a channel to a replica's address.
 pub type Dial = Arc<dyn Fn(&str) -> Result<Channel, contract::ApiError> + Send + Sync>;
 
@@ -221,8 +226,11 @@ impl Replicas {
     }
 
     async fn call(self: Arc<Self>, request: Request) -> Result<Response, BoxError> {
+        if request.extensions().get::<Streamed>().is_some() {
+            return self.stream(request).await;
+        }
         let (parts, body) = request.into_parts();
-        // Calls between services are unary: what is sent is a message, held until it is answered.
+        // Most calls between services are unary: what is sent is a message, held until it is answered.
         let body = body.collect().await?.to_bytes();
         let repeatable = parts.extensions.get::<Repeatable>().is_some() || parts.headers.contains_key(telemetry::JOB);
         let deadline = Instant::now() + PATIENCE;
@@ -253,6 +261,30 @@ impl Replicas {
             }
             tried.insert(replica.id.clone());
         }
+    }
+
+    /// Sends a stream to the best replica. What becomes of it then, it says itself.
+    async fn stream(&self, request: Request) -> Result<Response, BoxError> {
+        let (deadline, tried) = (Instant::now() + PATIENCE, HashSet::new());
+        let replica = loop {
+            match self.pick(&tried) {
+                Some(replica) => break replica,
+                None if self.wait(deadline).await => {}
+                None => {
+                    let text = format!("the service {} can't be reached: no replica is known", self.service);
+                    return Err(Status::unavailable(text).into());
+                }
+            }
+        };
+        let _under_way = UnderWay::at(&replica);
+        let mut channel = replica.channel.clone();
+        let sent = async { channel.ready().await?.call(request).await };
+        let ended = sent.await;
+        match &ended {
+            Ok(_) => replica.worked(),
+            Err(_) => replica.failed(),
+        }
+        ended.map_err(Into::into)
     }
 
     /// Waits a moment, or until other replicas are known. False when the deadline has passed.

@@ -3,7 +3,7 @@
 use crate::CALLER;
 use crate::peer::Peer;
 use contract::api::{Caller, RoleType};
-use contract::{ApiError, RefParam, Request};
+use contract::{Access, ApiError, RefParam, Request};
 use model::entity::{self, Entity};
 use prost::Message;
 use store::Db;
@@ -121,16 +121,24 @@ impl Rpc {
             let mut entities = Vec::with_capacity(values.len());
             for value in values {
                 let entity = found.get(value).ok_or_else(|| ApiError::not_found(command, param.param, value))?;
-                if !entity::allowed(caller, entity, param.access) {
+                entities.push(entity.clone());
+            }
+            refs.push((param, entities));
+        }
+        // All are looked up before any is judged, as 4.11 does.
+        for (param, entities) in &refs {
+            for entity in entities {
+                let allowed = entity::allowed(caller, entity, param.access)
+                    || (param.access == Access::Use && entity::shared(&self.db, caller, entity).await?);
+                if !allowed {
                     return Err(ApiError::permission(format!(
                         "account {} may not use the entity that {} names",
                         caller.account_name, param.param
                     )));
                 }
-                entities.push(entity.clone());
             }
-            refs.push((param.param, entities));
         }
+        let refs = refs.into_iter().map(|(param, entities)| (param.param, entities)).collect();
         Ok(Refs(refs))
     }
 }

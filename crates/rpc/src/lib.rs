@@ -11,7 +11,7 @@ pub mod local;
 pub mod peer;
 pub mod peers;
 
-pub use channel::{Dial, LEAVING, PeerChannel, Repeatable};
+pub use channel::{Dial, LEAVING, PeerChannel, Repeatable, Streamed};
 pub use cx::{Cx, Refs, Rpc};
 pub use local::{LocalIncoming, LocalNet};
 pub use peer::Peer;

@@ -4,8 +4,9 @@
 use axum::Router;
 use axum::routing::any;
 use coord::{Coord, Member, Membership};
+use futures::StreamExt as _;
 use futures::future::join_all;
-use rpc::{LEAVING, PeerChannel, Repeatable};
+use rpc::{LEAVING, PeerChannel, Repeatable, Streamed};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -223,4 +224,20 @@ async fn without_a_replica_the_wait_is_bounded() {
     let channel = channel(&coord);
     let error = call(&channel).await.unwrap_err();
     assert!(error.contains("network can't be reached") && error.contains("no replica is known"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_is_answered_while_it_goes_on() {
+    let coord = Coord::local();
+    let channel = channel(&coord);
+    let one = Replica::start(&coord, "one").await;
+    // It never ends: whoever waited for all of it would never send it.
+    let piece = Ok::<_, std::io::Error>(hyper::body::Frame::data("piece".into()));
+    let pieces = futures::stream::iter([piece]).chain(futures::stream::pending());
+    let body = Body::new(http_body_util::StreamBody::new(pieces));
+    let mut request: http::Request<Body> = http::Request::post("http://network/call").body(body).unwrap();
+    request.extensions_mut().insert(Streamed);
+    let answered = tokio::time::timeout(Duration::from_secs(10), send(&channel, request)).await;
+    assert_eq!(answered, Ok(Ok(())));
+    assert_eq!(one.calls(), 1);
 }

@@ -1,4 +1,4 @@
-//! Real parts for tests: MariaDB, Galera, etcd, libvirt, free ports, temporary folders, waiting on conditions.
+//! Real parts for tests: MariaDB, Galera, etcd, libvirt, guests, free ports, temporary folders, waiting on conditions.
 //!
 //! Nothing here is a double. Each server is a plain process with a port, a socket and a folder of its own, and dies
 //! with the test process even when that is killed (see [`Process`]).
@@ -14,13 +14,16 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test that can't set up its parts has failed
 
 mod database;
+pub mod debian;
 mod etcd;
 mod galera;
+pub mod guest;
 mod libvirt;
 mod mariadb;
 mod place;
 mod ports;
 mod process;
+mod s3;
 mod wait;
 
 pub use database::TestDb;
@@ -31,6 +34,7 @@ pub use mariadb::{Durability, MariaDb};
 pub use place::{Place, ServerOptions};
 pub use ports::{free_port, free_ports};
 pub use process::Process;
+pub use s3::S3;
 pub use wait::{eventually, wait_until};
 
 /// A temporary folder, removed when dropped.

@@ -1,7 +1,8 @@
 //! Hosts with a real libvirtd and QEMU, several on one machine.
 //!
 //! A host has its own mount, PID and UTS namespaces: libvirt's folders (`/run/libvirt`, `/var/lib/libvirt`, …) are compiled into the
-//! daemon, and QEMU must end with the host. Everything else is the machine's: paths of disk images mean the same in all hosts.
+//! daemon, and QEMU must end with the host. So do named network namespaces (`/run/netns`) that are made inside. Everything else is
+//! the machine's: paths of disk images mean the same in all hosts.
 //! Guests are emulated (TCG): `/dev/kvm` is hidden, since where it exists without working, starting a guest hangs.
 
 use crate::place::Folder;
@@ -42,7 +43,7 @@ const INIT: &str = r#"
 set -e
 dir=$1; name=$2; address=$3
 hostname "$name"
-for pair in /run/libvirt:run /var/lib/libvirt:lib /etc/libvirt:etc /var/cache/libvirt:cache /var/log/libvirt:logs; do
+for pair in /run/libvirt:run /run/netns:netns /var/lib/libvirt:lib /etc/libvirt:etc /var/cache/libvirt:cache /var/log/libvirt:logs; do
   mkdir -p "${pair%:*}"
   mount --bind "$dir/${pair#*:}" "${pair%:*}"
 done
@@ -169,6 +170,11 @@ impl Libvirtd {
         self.folder.path().join("scratch")
     }
 
+    /// The host's file system, as this process sees it.
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.init))
+    }
+
     /// The end of what the daemon wrote.
     pub fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(self.folder.log()).unwrap_or_default();
@@ -242,7 +248,7 @@ impl Libvirtd {
 
 /// Folders and configuration.
 fn prepare(dir: &Path, uuid: &str) {
-    for folder in ["run", "lib", "etc/qemu", "cache", "logs", "drivers", "scratch"] {
+    for folder in ["run", "netns", "lib", "etc/qemu", "cache", "logs", "drivers", "scratch"] {
         std::fs::create_dir_all(dir.join(folder)).expect("a folder of the host");
     }
     // QEMU's driver alone: the others would look after the machine's own networks and devices.

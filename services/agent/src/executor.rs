@@ -1,5 +1,6 @@
 //! Carries orders out: each effect at most once.
 
+use crate::console::ConsoleEndpoint;
 use crate::hypervisor::{Done, Failure, Hypervisor, Work};
 use crate::journal::Journal;
 use crate::memory::{EffectKey, Known, Memory};
@@ -171,6 +172,7 @@ impl Executor {
             Some(Body::StopVm(order)) => driver.stop_vm(work, order).await,
             Some(Body::RebootVm(order)) => driver.reboot_vm(work, order).await,
             Some(Body::InspectLease(order)) => driver.inspect_lease(work, order).await,
+            Some(Body::InspectHost(order)) => driver.inspect_host(work, order).await,
             Some(Body::FenceVm(order)) => driver.fence_vm(work, order).await,
             Some(Body::EnsurePool(order)) => driver.ensure_pool(work, order).await,
             Some(Body::EnsureDisk(order)) => driver.ensure_disk(work, order).await,
@@ -178,10 +180,15 @@ impl Executor {
             Some(Body::ResizeDisk(order)) => driver.resize_disk(work, order).await,
             Some(Body::AttachDisk(order)) => driver.attach_disk(work, order).await,
             Some(Body::DetachDisk(order)) => driver.detach_disk(work, order).await,
+            Some(Body::FetchImage(order)) => driver.fetch_image(work, order).await,
+            Some(Body::DeleteImage(order)) => driver.delete_image(work, order).await,
+            Some(Body::StoreDisk(order)) => driver.store_disk(work, order).await,
             Some(Body::ApplyRouter(order)) => driver.apply_router(work, order).await,
             Some(Body::RemoveRouter(order)) => driver.remove_router(work, order).await,
             Some(Body::Inventory(_)) => driver.inventory(work).await,
             Some(Body::ListDisks(order)) => driver.list_disks(work, order).await,
+            // It needs the line that it came by: `Executor::console` is asked instead.
+            Some(Body::OpenConsole(_)) => Err(ApiError::internal("a console is opened by the line").into()),
             Some(Body::SpawnHost(order)) => driver.spawn_host(work, order).await,
             Some(Body::RemoveHost(_)) => self.remove_host(work),
             Some(Body::SetMocks(order)) => driver.set_mocks(work, order.mocks),
@@ -202,17 +209,26 @@ impl Executor {
         Ok(done)
     }
 
-    /// Forgets a host that the hub says was deleted.
-    pub fn forget(&self, host: &str) {
-        let work = Work {
+    /// Work of a host that is no job's.
+    fn keyless(&self, host: &str) -> Work {
+        Work {
             host: host.to_owned(),
             key: None,
             undo: false,
             journal: self.journal.clone(),
             memory: self.memory.clone(),
             taken_back: CancellationToken::new(),
-        };
-        if let Err(Failure::Refused(error)) = self.remove_host(&work) {
+        }
+    }
+
+    /// Where the console of a VM is that runs on this host.
+    pub async fn console(&self, host: &str, vm_uuid: &str) -> Result<ConsoleEndpoint, Failure> {
+        self.driver.console(&self.keyless(host), vm_uuid).await
+    }
+
+    /// Forgets a host that the hub says was deleted.
+    pub fn forget(&self, host: &str) {
+        if let Err(Failure::Refused(error)) = self.remove_host(&self.keyless(host)) {
             tracing::warn!(host, %error, "a deleted host can't be forgotten");
         }
     }

@@ -1,13 +1,16 @@
 //! What a hypervisor's driver does.
 
+use crate::console::ConsoleEndpoint;
 use crate::journal::Journal;
 use crate::log::Ticket;
 use crate::memory::{EffectKey, Known, Memory};
+use aws_lc_rs::digest::{Context, SHA256};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DetachDisk, EnsureDisk, EnsurePool, FenceVm, HostUp, InspectLease,
-    ListDisks, Mock, Outcome, RebootVm, RemoveRouter, Report, ResizeDisk, SpawnHost, StartVm, StopVm, VmEvent, outcome,
+    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DeleteImage, DetachDisk, EnsureDisk, EnsurePool, FenceVm,
+    FetchImage, HostUp, InspectHost, InspectLease, ListDisks, Mock, Outcome, PowerState, RebootVm, RemoveRouter,
+    Report, ResizeDisk, SpawnHost, StartVm, StopVm, StoreDisk, VmEvent, outcome,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -122,6 +125,8 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Says whose a VM is, and whether its holder lives.
     async fn inspect_lease(&self, work: &Work, order: InspectLease) -> Result<Done, Failure>;
+    /// Says whether another host lives, as far as a pool shows.
+    async fn inspect_host(&self, work: &Work, order: InspectHost) -> Result<Done, Failure>;
     /// Makes sure that a VM runs nowhere.
     async fn fence_vm(&self, work: &Work, order: FenceVm) -> Result<Done, Failure>;
 
@@ -138,6 +143,13 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Unplugs a volume.
     async fn detach_disk(&self, work: &Work, order: DetachDisk) -> Result<Done, Failure>;
 
+    /// Fetches an image from outside into a secondary store, or tells where that stands.
+    async fn fetch_image(&self, work: &Work, order: FetchImage) -> Result<Done, Failure>;
+    /// Removes an image from a secondary store.
+    async fn delete_image(&self, work: &Work, order: DeleteImage) -> Result<Done, Failure>;
+    /// Copies a volume into a secondary store, or tells where that stands.
+    async fn store_disk(&self, work: &Work, order: StoreDisk) -> Result<Done, Failure>;
+
     /// Brings a router to a wanted state.
     async fn apply_router(&self, work: &Work, order: ApplyRouter) -> Result<Done, Failure>;
     /// Removes a router.
@@ -152,6 +164,15 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// The delays and faults, with what remains of their counts.
     fn mocks(&self) -> Vec<Mock>;
 
+    /// Where the console of a running VM is.
+    ///
+    /// # Errors
+    /// 530 when the VM doesn't run on the order's host; 431 for drivers that have none.
+    async fn console(&self, work: &Work, vm_uuid: &str) -> Result<ConsoleEndpoint, Failure> {
+        let _ = (work, vm_uuid);
+        Err(ApiError::unsupported("this hypervisor's driver shows no consoles").into())
+    }
+
     /// What the order's host runs, without noting that it was reported.
     async fn inventory(&self, work: &Work) -> Result<Done, Failure>;
     /// A page of what lies on a pool.
@@ -161,6 +182,39 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn load(&self, entry: Entry);
     /// Everything that the state file must hold.
     fn snapshot(&self) -> Vec<Entry>;
+}
+
+/// What must be equal for the control plane to know what runs on a host. VMs and routers are to be given in the order of
+/// their UUIDs.
+pub(crate) struct Digest(Context);
+
+impl Digest {
+    /// Of a host, booted so.
+    pub fn new(boot_id: &str) -> Digest {
+        let mut digest = Context::new(&SHA256);
+        digest.update(boot_id.as_bytes());
+        Digest(digest)
+    }
+
+    /// It has this VM.
+    pub fn vm(&mut self, uuid: &str, power: PowerState, generation: i64) {
+        self.0.update(b"v");
+        self.0.update(uuid.as_bytes());
+        self.0.update(&(power as i32).to_le_bytes());
+        self.0.update(&generation.to_le_bytes());
+    }
+
+    /// It has this router.
+    pub fn router(&mut self, uuid: &str, generation: i64) {
+        self.0.update(b"r");
+        self.0.update(uuid.as_bytes());
+        self.0.update(&generation.to_le_bytes());
+    }
+
+    /// All of it.
+    pub fn finish(self) -> Vec<u8> {
+        self.0.finish().as_ref()[..16].to_vec()
+    }
 }
 
 /// What happens on hosts without an order.

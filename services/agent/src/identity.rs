@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The agent's name and its channels.
 pub(crate) struct Known {
     pub uuid: String,
+    dir: PathBuf,
     channels: Vec<Channel>,
     renewal: Option<Renewal>,
 }
@@ -37,7 +38,11 @@ struct Renewal {
 }
 
 /// Finds out who this agent is, enrolling it when need be. None when `stop` came first.
-pub(crate) async fn open(options: &Options, stop: &CancellationToken) -> Result<Option<Known>, ApiError> {
+pub(crate) async fn open(
+    options: &Options,
+    kind: AgentKind,
+    stop: &CancellationToken,
+) -> Result<Option<Known>, ApiError> {
     let dir = &options.state_dir;
     let (addresses, token) = match &options.dial {
         Dial::Channel(channel) => {
@@ -49,7 +54,7 @@ pub(crate) async fn open(options: &Options, stop: &CancellationToken) -> Result<
                     uuid
                 }
             };
-            return Ok(Some(Known { uuid, channels: vec![channel.clone()], renewal: None }));
+            return Ok(Some(Known { uuid, dir: dir.clone(), channels: vec![channel.clone()], renewal: None }));
         }
         Dial::Tls { addresses, token } => (addresses, token),
     };
@@ -61,7 +66,7 @@ pub(crate) async fn open(options: &Options, stop: &CancellationToken) -> Result<
         let token = token
             .as_ref()
             .ok_or_else(|| ApiError::param("this agent has no certificate yet: start it with an enrolment token"))?;
-        if !enrol(options, addresses, token.expose(), stop).await? {
+        if !enrol(options, kind, addresses, token.expose(), stop).await? {
             return Ok(None);
         }
     }
@@ -75,13 +80,26 @@ pub(crate) async fn open(options: &Options, stop: &CancellationToken) -> Result<
     let credentials = Credentials::new(identity);
     let tls = ClientTls::new(SERVICE, Trust::from_pem(&ca)?).with(credentials.clone());
     let channels = addresses.iter().map(|a| pki::channel(a, tls.clone())).collect::<Result<_, _>>()?;
-    Ok(Some(Known { uuid, channels, renewal: Some(Renewal { dir: dir.clone(), credentials }) }))
+    let renewal = Some(Renewal { dir: dir.clone(), credentials });
+    Ok(Some(Known { uuid, dir: dir.clone(), channels, renewal }))
 }
 
 impl Known {
     /// The hub to try next.
     pub fn hub(&self, attempt: usize) -> HubClient<Channel> {
         client(self.channels[attempt % self.channels.len()].clone())
+    }
+
+    /// Drops who this agent is: it is nobody until it enrols again, and another one then.
+    pub fn forget(&self) {
+        // The certificate first: without it the rest means nothing.
+        for name in [IDENTITY, KEY, UUID, CA] {
+            if let Err(error) = std::fs::remove_file(self.dir.join(name))
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, "{} can't be removed", self.dir.join(name).display());
+            }
+        }
     }
 
     /// How many hubs there are.
@@ -122,6 +140,7 @@ fn client(channel: Channel) -> HubClient<Channel> {
 /// Exchanges the token for a certificate. The key is kept first: when the answer gets lost, asking again with it is safe.
 async fn enrol(
     options: &Options,
+    kind: AgentKind,
     addresses: &[String],
     token: &str,
     stop: &CancellationToken,
@@ -140,7 +159,7 @@ async fn enrol(
         let message = EnrolRequest {
             token: token.to_owned(),
             csr_pem: request.csr_pem.clone(),
-            kind: AgentKind::Factory.into(),
+            kind: kind.into(),
             name: options.name.clone(),
         };
         let error = match tokio::time::timeout(PATIENCE, hub.enrol(message)).await {

@@ -4,20 +4,24 @@
 //! [`hypervisor`] (the trait that drivers implement) → [`journal`] (the state file: what an order did and that it was
 //! done are one record) → the answer, once the record is on the disk.
 //!
-//! The first driver is [`simulator`]: any number of hosts in one process. Its VMs survive the agent and the control plane.
+//! The drivers are [`kvm`], the one machine that the agent runs on, and [`simulator`], any number of hosts in one process.
+//! VMs survive the agent and the control plane.
 //! An agent does nothing by itself when the control plane is gone, but one thing: it protects disks ([`lease`]).
 
 mod backoff;
+mod console;
 mod executor;
 mod hypervisor;
 mod identity;
 mod journal;
+pub mod kvm;
 pub mod lease;
 mod line;
 mod log;
 mod memory;
 pub mod simulator;
 
+pub use console::ConsoleEndpoint;
 pub use hypervisor::{Done, Failure, Hypervisor, Work};
 pub use simulator::SimulatorHandle;
 
@@ -26,6 +30,7 @@ use contract::secret::Secret;
 use contract_agent::protocol::Spoken;
 use executor::Executor;
 use journal::Journal;
+use kvm::{Kvm, KvmOptions};
 use lease::Areas;
 use line::Line;
 use simulator::Simulator;
@@ -57,6 +62,8 @@ pub enum Kind {
     /// Simulated hosts, as many as are added.
     #[default]
     Simulator,
+    /// The machine that the agent runs on, by libvirt and QEMU.
+    Kvm,
 }
 
 impl std::str::FromStr for Kind {
@@ -65,7 +72,10 @@ impl std::str::FromStr for Kind {
     fn from_str(name: &str) -> Result<Kind, ApiError> {
         match name.to_ascii_lowercase().as_str() {
             "simulator" => Ok(Kind::Simulator),
-            _ => Err(ApiError::param(format!("{name:?} is no hypervisor that this agent drives: use \"simulator\""))),
+            "kvm" => Ok(Kind::Kvm),
+            _ => Err(ApiError::param(format!(
+                "{name:?} is no hypervisor that this agent drives: use \"kvm\" or \"simulator\""
+            ))),
         }
     }
 }
@@ -98,6 +108,8 @@ pub struct Options {
     /// How often simulated guests write to their disks ([`lease::overlaps`] tells whether ever two wrote at once). None:
     /// they don't.
     pub guest_writes: Option<Duration>,
+    /// What a KVM host is set to.
+    pub kvm: KvmOptions,
 }
 
 impl Options {
@@ -115,6 +127,7 @@ impl Options {
             lease: Duration::from_secs(10),
             says: Says::default(),
             guest_writes: None,
+            kvm: KvmOptions::default(),
         }
     }
 }
@@ -134,10 +147,11 @@ impl Default for Says {
     }
 }
 
-/// An agent that simulates hosts.
+/// An agent.
 pub struct Agent {
     options: Options,
     simulator: Arc<Simulator>,
+    kvm: Option<Arc<Kvm>>,
     executor: Arc<Executor>,
 }
 
@@ -147,18 +161,25 @@ impl Agent {
     /// # Errors
     /// When the folder can't be read or written, or another agent uses it.
     pub fn open(options: Options) -> Result<Agent, ApiError> {
-        let Kind::Simulator = options.hypervisor;
         let (journal, entries) = Journal::open(&options.state_dir, options.durable)?;
         let journal = Arc::new(journal);
         let pool_dir = options.pool_dir.clone().unwrap_or_else(|| options.state_dir.join("pools"));
-        let areas = Areas::new(pool_dir, options.lease.max(Duration::from_millis(100)));
-        let simulator = Arc::new(Simulator::new(journal.clone(), areas));
-        let executor = Arc::new(Executor::new(journal, simulator.clone(), options.memory));
+        let lease = options.lease.max(Duration::from_millis(100));
+        let simulator = Arc::new(Simulator::new(journal.clone(), Areas::new(pool_dir, lease)));
+        let kvm = match options.hypervisor {
+            Kind::Simulator => None,
+            Kind::Kvm => Some(Kvm::new(options.kvm.clone(), options.state_dir.clone(), lease)),
+        };
+        let driver: Arc<dyn Hypervisor> = match &kvm {
+            None => simulator.clone(),
+            Some(kvm) => kvm.clone(),
+        };
+        let executor = Arc::new(Executor::new(journal, driver, options.memory));
         executor.load(entries);
-        Ok(Agent { options, simulator, executor })
+        Ok(Agent { options, simulator, kvm, executor })
     }
 
-    /// A look into the simulated hosts, and a hand on their switches.
+    /// A look into the simulated hosts, and a hand on their switches. An agent that drives a real machine has none.
     pub fn simulator(&self) -> SimulatorHandle {
         SimulatorHandle::new(self.simulator.clone())
     }
@@ -166,10 +187,24 @@ impl Agent {
     /// Connects, and again whenever the connection is lost, until `stop`. Orders under way then have a moment to end.
     ///
     /// # Errors
-    /// When the agent can't be enrolled, or its state can't be written any more.
+    /// When the agent can't be enrolled, its state can't be written any more, or the machine isn't fit to be a host.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ApiError> {
-        let identity = identity::open(&self.options, &stop).await?;
+        let identity = identity::open(&self.options, self.executor.driver.kind(), &stop).await?;
         let Some(identity) = identity else { return Ok(()) };
+        if let Some(kvm) = self.kvm {
+            // A host has the UUID of its agent. Nothing is said before all guests' leases were looked at.
+            let opened = tokio::select! {
+                opened = kvm.open(&identity.uuid) => opened,
+                () = stop.cancelled() => return Ok(()),
+            };
+            opened?;
+            let result = tokio::select! {
+                result = Line::new(self.executor, identity, self.options.says).keep(stop) => result,
+                () = kvm.keep() => Ok(()),
+            };
+            kvm.settle().await;
+            return result;
+        }
         self.simulator.first_round().await;
         let guest_writes = self.options.guest_writes;
         let guests = async {

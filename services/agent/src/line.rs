@@ -3,11 +3,13 @@
 use crate::executor::Executor;
 use crate::hypervisor::{Failure, News};
 use crate::identity::Known;
-use crate::{Says, backoff};
+use crate::{Says, backoff, console};
 use contract::ApiError;
+use contract_agent::hub_client::HubClient;
 use contract_agent::protocol::{self, Spoken};
 use contract_agent::{
-    AgentMessage, Answer, Beat, Execute, Hello, HostGone, HubMessage, Outcome, agent_message, command, hub_message,
+    AgentKind, AgentMessage, Answer, Beat, Execute, Hello, HostGone, HubMessage, Nothing, OpenConsole, Outcome,
+    agent_message, command, hub_message, outcome,
 };
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Streaming;
 use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
 use tracing::Instrument as _;
 
 /// Orders at the same time.
@@ -32,6 +35,8 @@ const TAKEN: Duration = Duration::from_secs(4);
 const ACCEPTANCE: Duration = Duration::from_secs(30);
 /// A line that lasted longer was a good one: the next attempt comes soon.
 const GOOD: Duration = Duration::from_secs(5);
+/// How long the answer to "forget this host" may take to go out, before the agent ends.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long orders under way may take when the agent ends.
 const LAST_ORDERS: Duration = Duration::from_secs(3);
 
@@ -58,6 +63,7 @@ pub(crate) struct Line {
     says: Arc<Says>,
     orders: TaskTracker,
     places: Arc<Semaphore>,
+    forgotten: CancellationToken,
 }
 
 /// One stream.
@@ -69,6 +75,12 @@ struct Stream {
     /// Hosts whose report waits in `out`: once each, however often it is asked for, so that a slow hub costs no memory.
     reports: Arc<Mutex<HashSet<String>>>,
     standings: Arc<watch::Sender<HashMap<String, Standing>>>,
+    /// The way to this very hub, for what goes beside the stream.
+    hub: HubClient<Channel>,
+    /// Fires when the one host that this agent stands for was deleted.
+    forgotten: CancellationToken,
+    /// Fires when the stream is over: what goes beside it ends, too.
+    over: CancellationToken,
 }
 
 impl Line {
@@ -79,6 +91,7 @@ impl Line {
             says: Arc::new(says),
             orders: TaskTracker::new(),
             places: Arc::new(Semaphore::new(UNDER_WAY)),
+            forgotten: CancellationToken::new(),
         }
     }
 
@@ -91,12 +104,25 @@ impl Line {
             result = self.reconnect(&mut news) => result,
             () = identity.keep_valid() => Ok(()),
             () = stop.cancelled() => Ok(()),
+            () = self.forgotten() => {
+                identity.forget();
+                Err(ApiError::permission(
+                    "this host was deleted, and all that was kept of it is gone: to add the machine anew, start the agent with a \
+                     new enrolment token",
+                ))
+            }
         };
         self.orders.close();
         if tokio::time::timeout(LAST_ORDERS, self.orders.wait()).await.is_err() {
             tracing::warn!(left = self.orders.len(), "orders under way are given up: their effects are unknown");
         }
         result
+    }
+
+    /// Returns once the host was deleted and the hub has had a moment to hear the answer.
+    async fn forgotten(&self) {
+        self.forgotten.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     async fn reconnect(&self, news: &mut mpsc::UnboundedReceiver<News>) -> Result<(), ApiError> {
@@ -125,7 +151,12 @@ impl Line {
         let driver = &self.executor.driver;
         let (out, messages) = mpsc::unbounded_channel();
         let (executor, says) = (self.executor.clone(), self.says.clone());
-        let stream = Stream { executor, says, out, reports: Arc::default(), standings: Arc::default() };
+        let mut hub = self.identity.hub(attempt);
+        let over = CancellationToken::new();
+        let _ends = over.clone().drop_guard();
+        let (reports, standings) = Default::default();
+        let forgotten = self.forgotten.clone();
+        let stream = Stream { executor, says, out, reports, standings, hub: hub.clone(), forgotten, over };
         let outgoing = stream.outgoing(messages);
         stream.say(agent_message::Body::Hello(Hello {
             agent_uuid: self.identity.uuid.clone(),
@@ -135,7 +166,6 @@ impl Line {
             protocol: self.says.spoken.newest,
             oldest_protocol: self.says.spoken.oldest,
         }));
-        let mut hub = self.identity.hub(attempt);
         let late = || ApiError::unavailable("the hub doesn't answer hello");
         let attached = tokio::time::timeout(TAKEN, hub.attach(outgoing)).await;
         let mut inbound = attached.map_err(|_| late())??.into_inner();
@@ -278,6 +308,7 @@ impl Stream {
                 tracing::warn!(host = refused.host_uuid, reason = refused.reason, "the hub refuses a host");
                 if refused.forget {
                     self.executor.forget(&refused.host_uuid);
+                    self.forgotten_for_good();
                 }
                 let standing = Standing::Refused(refused.reason);
                 self.standings.send_modify(|all| drop(all.insert(refused.host_uuid, standing)));
@@ -322,6 +353,14 @@ impl Stream {
         if gone {
             self.standings.send_modify(|all| drop(all.remove(&host)));
             self.say(agent_message::Body::HostGone(HostGone { host_uuid: host }));
+            self.forgotten_for_good();
+        }
+    }
+
+    /// An agent that stands for its machine has nothing to stand for any more; a factory has its other hosts.
+    fn forgotten_for_good(&self) {
+        if self.executor.driver.kind() == AgentKind::Host {
+            self.forgotten.cancel();
         }
     }
 
@@ -339,7 +378,16 @@ impl Stream {
             return Ok(outcome);
         }
         self.check_route(&order)?;
+        if let Some(command::Body::OpenConsole(open)) = order.command.as_ref().and_then(|c| c.body.as_ref()) {
+            return self.open_console(&order.host_uuid, open).await;
+        }
         self.executor.execute(order).await
+    }
+
+    async fn open_console(&self, host: &str, open: &OpenConsole) -> Result<Outcome, Failure> {
+        let endpoint = self.executor.console(host, &open.vm_uuid).await?;
+        console::open(endpoint, self.hub.clone(), open.tunnel.clone(), self.over.clone()).await?;
+        Ok(Outcome { body: Some(outcome::Body::Nothing(Nothing {})) })
     }
 
     /// Refuses orders that would be done only in part: fields that this build doesn't know are passed over.

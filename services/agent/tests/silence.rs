@@ -5,6 +5,7 @@ mod common;
 
 use common::*;
 use contract_agent::hub_client::HubClient;
+use contract_agent::protocol::PROTOCOL;
 use contract_agent::{
     AgentKind, AgentMessage, Answer, Beat, Execute, Hello, HostUp, HubMessage, Mock, Nothing, Outcome, agent_message,
     hub_message, outcome,
@@ -35,6 +36,7 @@ impl Raw {
             agent_uuid: agent.into(),
             kind: kind.into(),
             hosts: hosts.iter().map(up).collect(),
+            protocol: PROTOCOL,
             ..Hello::default()
         };
         say.send(AgentMessage { body: Some(agent_message::Body::Hello(hello)) }).unwrap();
@@ -178,6 +180,13 @@ async fn an_order_with_another_epoch_is_refused() {
     #[tonic::async_trait]
     impl Hub for Stale {
         type AttachStream = UnboundedReceiverStream<Result<HubMessage, Status>>;
+        type TunnelStream = UnboundedReceiverStream<Result<contract_agent::TunnelData, Status>>;
+        async fn tunnel(
+            &self,
+            _: Request<Streaming<contract_agent::TunnelData>>,
+        ) -> Result<Response<Self::TunnelStream>, Status> {
+            Err(Status::unimplemented(""))
+        }
         async fn enrol(&self, _: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
             Err(Status::unimplemented(""))
         }
@@ -193,7 +202,8 @@ async fn an_order_with_another_epoch_is_refused() {
                 while let Ok(Some(message)) = inbound.message().await {
                     match message.body {
                         Some(agent_message::Body::Hello(_)) => {
-                            say(hub_message::Body::Welcome(Welcome { beat_millis: 50, ..Welcome::default() }));
+                            let welcome = Welcome { beat_millis: 50, protocol: PROTOCOL, ..Welcome::default() };
+                            say(hub_message::Body::Welcome(welcome));
                             let command = Command { body: spec.clone().map(command::Body::SpawnHost) };
                             say(hub_message::Body::Execute(Execute {
                                 request_id: 1,

@@ -44,6 +44,61 @@ fn trusting(replica: &Replica) -> ClientTls {
     ClientTls::new("orchestrator", Trust::Root(replica.pki.ca_der().clone()))
 }
 
+/// A real machine's agent, on a real libvirtd.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_enrols_and_waits_and_is_deleted() {
+    if !testkit::Libvirtd::available("a_machine_enrols_and_waits_and_is_deleted") {
+        return;
+    }
+    let libvirtd = testkit::Libvirtd::start().await;
+    let db = testkit::TestDb::sqlite();
+    let replica = Replica::start(&db, patient()).await;
+    let address = listen(&replica, ClientAuth::Optional).await;
+    // Where routers lie must be passable for their daemons.
+    let dir = tempfile::Builder::new().prefix("ma").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let machine = |token: Option<&str>| arcus_agent::Options {
+        hypervisor: arcus_agent::Kind::Kvm,
+        kvm: arcus_agent::kvm::KvmOptions {
+            libvirt_socket: Some(libvirtd.socket()),
+            mount_root: dir.path().join("m"),
+            private_ip: Some("127.0.0.1".into()),
+            ..Default::default()
+        },
+        ..options(dir.path(), tls(&address, token))
+    };
+    // A token for factories lets no machine in.
+    let (_, wrong) = replica.pki.new_token(&NewToken::for_factories("test")).await.unwrap();
+    let refused = Running::with(machine(Some(wrong.expose()))).ended().await.unwrap_err();
+    assert!(refused.text.contains("kind factory"), "{}", refused.text);
+    let (_, token) = replica.pki.new_token(&NewToken::for_host("test")).await.unwrap();
+    let agent = Running::with(machine(Some(token.expose())));
+    testkit::wait_until(|| async { replica.hub.waiting_here() == 1 }, 60 * SECOND).await;
+    let pem = std::fs::read_to_string(dir.path().join("agent.pem")).unwrap();
+    let identity = Identity::from_pem(&pem, &pem).unwrap();
+    let Some(pki::Subject::Host(uuid)) = identity.subject() else { panic!("no agent") };
+    // What is known of it, before anybody adds it. Killed meanwhile, it waits again, without a token.
+    let name = "SELECT name FROM waiting_agents WHERE hypervisor = 'KVM' AND private_ip = '127.0.0.1' AND cpus > 0 AND memory > 0";
+    let row = replica.node.db.one(store::Sql::new(name)).await.unwrap();
+    assert_eq!(row.at::<String>(0).unwrap(), libvirtd.name());
+    agent.kill().await;
+    testkit::wait_until(|| async { replica.hub.waiting_here() == 0 }, 30 * SECOND).await;
+    let agent = Running::with(machine(None));
+    testkit::wait_until(|| async { replica.hub.waiting_here() == 1 }, 60 * SECOND).await;
+    insert_hosts(&replica.node.db, &[(1, uuid.clone(), "machine".into())], "KVM").await;
+    replica.hub.hurry(&uuid);
+    replica.await_status(1, "Up").await;
+    assert_eq!((replica.hub.waiting_here(), replica.hub.connected()), (0, 1));
+    // Deleted behind its back: it is told, forgets who it is, and ends.
+    let removed = store::Sql::new("UPDATE hosts SET removed = 1, hub = NULL WHERE id = 1");
+    store::tx!(replica.node.db, "delete", |tx| tx.exec(removed.clone()).await).await.unwrap();
+    replica.hub.hurry(&uuid);
+    let ended = agent.ended().await.unwrap_err();
+    assert!(ended.text.contains("new enrolment token"), "{}", ended.text);
+    assert!(!dir.path().join("agent.pem").exists() && !dir.path().join("agent.key").exists());
+    replica.end().await;
+}
+
 // covers: HOST-152
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_goes_round_the_hubs() {

@@ -1,14 +1,49 @@
-//! `arcus agent`: an agent as a process of its own.
+//! `arcus agent`: an agent as a process of its own. `arcus agent check` is in [`crate::agent_check`].
 
+use crate::agent_check::{self, CheckArgs};
 use crate::replica::PidFile;
-use crate::settings::CommonArgs;
+use crate::settings::{AgentTable, Common, CommonArgs};
 use crate::signals::Signals;
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 use contract::secret::Secret;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// `arcus agent` and what is below it.
+#[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AgentCli {
+    #[command(subcommand)]
+    pub(crate) command: Option<AgentCommand>,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+}
+
+/// What is below `arcus agent`.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum AgentCommand {
+    /// Says what this machine lacks to be a KVM host, and how to mend it; changes nothing. Exit 0: it can be one, 1: it can't.
+    Check(CheckArgs),
+}
+
+/// Does what the command line says. Failures are told on stderr.
+pub async fn command(cli: AgentCli) -> ExitCode {
+    let done = match cli.command {
+        None => run(cli.agent).await.map(|()| true),
+        Some(AgentCommand::Check(args)) => agent_check::run(args).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("arcus: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
 
 /// The flags of `arcus agent`.
 #[derive(Args, Clone, Debug)]
@@ -27,7 +62,7 @@ pub struct AgentArgs {
     /// Pools that simulated hosts share, also with other agents.
     #[arg(long, env = "ARCUS_POOL_DIR")]
     pool_dir: Option<PathBuf>,
-    /// What it drives: simulator.
+    /// What it drives: kvm (this machine) or simulator.
     #[arg(long, env = "ARCUS_HYPERVISOR")]
     hypervisor: Option<String>,
     /// For people.
@@ -35,40 +70,57 @@ pub struct AgentArgs {
     name: Option<String>,
 }
 
+impl AgentArgs {
+    /// The file with the flags' changes.
+    ///
+    /// # Errors
+    /// When the file can't be read or says something unknown.
+    pub(crate) fn settings(&self) -> Result<(Common, AgentTable)> {
+        let settings = self.common.settings()?;
+        let mut table = settings.agent;
+        if !self.endpoints.is_empty() {
+            table.endpoints.clone_from(&self.endpoints);
+        }
+        if let Some(dir) = &self.state_dir {
+            table.state_dir.clone_from(dir);
+        }
+        if let Some(hypervisor) = &self.hypervisor {
+            table.hypervisor.clone_from(hypervisor);
+        }
+        table.pool_dir = self.pool_dir.clone().or(table.pool_dir);
+        table.token_file = self.token_file.clone().or(table.token_file);
+        table.name = self.name.clone().or(table.name);
+        Ok((settings.common, table))
+    }
+}
+
 /// Runs until SIGINT or SIGTERM. VMs go on.
 ///
 /// # Errors
-/// When it can't be enrolled or its state can't be written.
+/// When it can't be enrolled, its state can't be written, or its host was deleted.
 pub async fn run(args: AgentArgs) -> Result<()> {
-    let settings = args.common.settings()?;
-    let (common, mut table) = (settings.common, settings.agent);
+    let (common, table) = args.settings()?;
     let _telemetry = telemetry::init(&telemetry::Options {
         service: "arcus-agent".into(),
         format: if common.log_json { telemetry::LogFormat::Json } else { telemetry::LogFormat::Text },
         filter: Some(common.log.clone()),
         otlp: common.otlp.clone(),
     })?;
-    if !args.endpoints.is_empty() {
-        table.endpoints = args.endpoints;
-    }
-    table.state_dir = args.state_dir.unwrap_or(table.state_dir);
-    table.pool_dir = args.pool_dir.or(table.pool_dir);
-    table.hypervisor = args.hypervisor.unwrap_or(table.hypervisor);
-    ensure!(table.hypervisor == "simulator", "hypervisor {:?} isn't there yet: only simulator is", table.hypervisor);
+    let hypervisor: agent::Kind = table.hypervisor.parse()?;
+    let kvm = table.kvm.options()?;
     ensure!(!table.endpoints.is_empty(), "no endpoints: set them under [agent], or --endpoints");
-    let token = match args.token_file.or(table.token_file) {
-        None => None,
-        Some(file) => {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("token_file {}", file.display()))?;
-            Some(Secret::new(text.trim().to_owned()))
-        }
-    };
+    let token = table.token_file.as_deref().map(token).transpose()?.flatten();
     std::fs::create_dir_all(&table.state_dir).with_context(|| table.state_dir.display().to_string())?;
-    let name = args.name.or(table.name).unwrap_or_else(|| format!("agent-{}", std::process::id()));
+    let name = table.name.unwrap_or_else(|| match hypervisor {
+        agent::Kind::Simulator => format!("agent-{}", std::process::id()),
+        agent::Kind::Kvm => host_name(),
+    });
     let mut signals = Signals::new()?;
     let pid_file = PidFile::write(args.common.pid_file.as_deref())?;
     let dial = agent::Dial::Tls { addresses: table.endpoints, token };
     let options = agent::Options {
+        hypervisor,
+        kvm,
         pool_dir: table.pool_dir,
         lease: Duration::from_millis(table.lease_millis),
         guest_writes: (table.guest_writes_millis > 0).then(|| Duration::from_millis(table.guest_writes_millis)),
@@ -85,4 +137,39 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     let ended = agent::run(options, stop).await;
     drop(pid_file);
     Ok(ended?)
+}
+
+/// The token in a file. A file that isn't there is no token: an agent that has its certificate needs none, and the
+/// administrator may have removed it.
+fn token(file: &std::path::Path) -> Result<Option<Secret<String>>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => Ok(Some(Secret::new(token_text(&text)))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("token_file {}", file.display())),
+    }
+}
+
+/// The token itself, or what `arcus token` printed.
+fn token_text(text: &str) -> String {
+    let printed: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    let token = printed.as_ref().and_then(|p| p.get("token")?.as_str()).unwrap_or(text);
+    token.trim().to_owned()
+}
+
+/// The machine's name.
+pub(crate) fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "host".to_owned() } else { name.trim().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_as_it_was_printed() {
+        assert_eq!(token_text(" a.b \n"), "a.b");
+        assert_eq!(token_text("{\"id\":\"1\",\"token\":\"a.b\",\"fingerprint\":\"c\"}\n"), "a.b");
+    }
 }

@@ -1,18 +1,21 @@
 //! `arcus dev`: everything in one process, nothing to install.
 
 use crate::api_client::ApiClient;
+use crate::dev_machine::{Machine, Site};
 use crate::limits::{self, LimitsTable};
+use crate::machine_zone;
 use crate::signals::Signals;
 use crate::stack::{Stack, StackOptions};
 use crate::zone;
-use anyhow::{Context, Result, ensure};
-use clap::Args;
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
 use contract::secret::Secret;
 use serde::Serialize;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tokio::sync::oneshot;
 
 const USER: &str = "admin";
 /// Only ever used on loopback.
@@ -39,7 +42,11 @@ pub struct DevArgs {
     /// Begin anew: what the data folder holds is deleted.
     #[arg(long)]
     reset: bool,
-    /// Build a zone of this name with simulated hosts and a first virtual machine.
+    /// What hosts are: simulated, or with "kvm" this very machine (needs root, libvirt and QEMU: arcus agent check).
+    #[arg(long, value_enum, default_value_t = Hypervisor::Simulator)]
+    hypervisor: Hypervisor,
+    /// Build a zone of this name: with simulated hosts and a first virtual machine, or of this machine (then "dev" when none is
+    /// given).
     #[arg(long)]
     zone: Option<String>,
     /// Hosts of that zone.
@@ -71,6 +78,15 @@ pub struct DevArgs {
     otlp: Option<String>,
 }
 
+/// What hosts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Hypervisor {
+    /// As many as are added, in this process.
+    Simulator,
+    /// This machine.
+    Kvm,
+}
+
 /// `DIR/dev.json`: there while the system serves.
 #[derive(Serialize)]
 struct DevJson<'a> {
@@ -97,6 +113,9 @@ pub async fn run(args: DevArgs) -> Result<()> {
     let limits = LimitsTable::of_flags(&args.limits)?.limits_within(limits::open_files())?;
     if args.reset {
         ensure!(args.database.is_none(), "--reset empties the data folder only: empty the database yourself");
+        if args.hypervisor == Hypervisor::Kvm {
+            Machine::reset(&Site::default())?;
+        }
         reset(&args.data_dir)?;
     }
     std::fs::create_dir_all(&args.data_dir).with_context(|| args.data_dir.display().to_string())?;
@@ -106,7 +125,11 @@ pub async fn run(args: DevArgs) -> Result<()> {
         std::fs::write(file, std::process::id().to_string()).with_context(|| file.display().to_string())?;
     }
     let mut stop = Signals::new()?;
-    let stack = Stack::start(StackOptions {
+    let machine = match args.hypervisor {
+        Hypervisor::Simulator => None,
+        Hypervisor::Kvm => Some(Machine::prepare(Site::default()).await?),
+    };
+    let options = StackOptions {
         data_dir: args.data_dir.clone(),
         database: args.database.clone(),
         etcd: args.etcd.clone(),
@@ -116,8 +139,28 @@ pub async fn run(args: DevArgs) -> Result<()> {
         metrics: args.metrics_listen,
         admin_password: password.clone(),
         limits,
-    })
-    .await?;
+    };
+    let served = serve(&args, options, machine.as_ref(), &mut stop, begun).await;
+    if let Some(machine) = &machine {
+        machine.leave()?;
+    }
+    if let Some(file) = &args.pid_file {
+        remove(file)?;
+    }
+    served
+}
+
+/// From the start of the services to their end.
+async fn serve(
+    args: &DevArgs,
+    options: StackOptions,
+    machine: Option<&Machine>,
+    stop: &mut Signals,
+    begun: Instant,
+) -> Result<()> {
+    let dev_json = args.data_dir.join("dev.json");
+    let password = options.admin_password.clone();
+    let stack = Stack::start(options).await?;
     let endpoint = format!("http://{}/client/api", reachable(stack.api));
     let (key, secret) = (&stack.keys.0, stack.keys.1.expose());
     let shown =
@@ -125,22 +168,42 @@ pub async fn run(args: DevArgs) -> Result<()> {
     write_private(&dev_json, &serde_json::to_vec_pretty(&shown)?)?;
     println!("arcus: serving after {} ms", begun.elapsed().as_millis());
     let api = ApiClient::new(&endpoint, key, secret);
-    if let Some(name) = &args.zone {
+    if let Some(machine) = machine {
+        let agent = start_agent(&stack, machine);
+        let name = args.zone.as_deref().unwrap_or("dev");
+        let build = machine_zone::build(&api, name, machine, |step| println!("arcus: zone {name}: {step}"));
+        tokio::select! {
+            built = build => built.with_context(|| format!("zone {name}"))?,
+            Ok(why) = agent => bail!("the agent of this machine ended: {why}"),
+            () = stop.next() => {}
+        }
+    } else if let Some(name) = &args.zone {
         let build = zone::build(&api, name, args.hosts, |step| println!("arcus: zone {name}: {step}"));
         tokio::select! {
             built = build => built.with_context(|| format!("zone {name}"))?,
             () = stop.next() => {}
         }
     }
-    welcome(&shown, args.zone.is_some(), &args.data_dir);
+    welcome(&shown, args);
     stop.next().await;
     println!("arcus: stopping");
     remove(&dev_json)?;
     stack.shut_down().await;
-    if let Some(file) = &args.pid_file {
-        remove(file)?;
-    }
     Ok(())
+}
+
+/// The agent of this machine, in this process. Gives why it ended, when it does by itself.
+fn start_agent(stack: &Stack, machine: &Machine) -> oneshot::Receiver<String> {
+    let (tell, ended) = oneshot::channel();
+    let options = machine.agent(agent::Dial::Channel(stack.net.channel("orchestrator")));
+    let stop = stack.node.stop.clone();
+    stack.node.tasks.spawn(async move {
+        if let Err(error) = agent::run(options, stop).await {
+            tracing::error!(%error, "the agent of this machine ended");
+            let _ = tell.send(error.full_text().to_owned()); // nobody waits once the zone is built
+        }
+    });
+    ended
 }
 
 fn password(args: &DevArgs) -> Result<Secret<String>> {
@@ -197,18 +260,21 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn welcome(dev: &DevJson<'_>, zone: bool, data_dir: &Path) {
+fn welcome(dev: &DevJson<'_>, args: &DevArgs) {
     println!("\n  endpoint    {}", dev.endpoint);
     println!("  user        {}", dev.username);
     println!("  password    {}", dev.password);
     println!("  API key     {}", dev.apikey);
     println!("  secret key  {}", dev.secretkey);
-    println!("  (also in {})\n\ntry next, in another shell:", data_dir.join("dev.json").display());
+    println!("  (also in {})\n\ntry next, in another shell:", args.data_dir.join("dev.json").display());
     println!(
         "  pip install cs && export CLOUDSTACK_ENDPOINT={} CLOUDSTACK_KEY={} CLOUDSTACK_SECRET={}",
         dev.endpoint, dev.apikey, dev.secretkey
     );
-    if zone {
+    if args.hypervisor == Hypervisor::Kvm {
+        println!("  cs listHosts");
+        println!("  # an image (any qcow2 with cloud-init), a guest, a way in: docs/guides/add-a-kvm-host.md\n");
+    } else if args.zone.is_some() {
         println!("  cs listVirtualMachines\n  cs listHosts\n");
     } else {
         println!("  cs listServiceOfferings\n  make run ARGS=\"--zone demo --hosts 20\"      # a zone to play with\n");

@@ -3,13 +3,9 @@
 use anyhow::Result;
 use arcus::replica::{self, Service};
 use arcus::settings::{CommonArgs, ServiceArgs};
-use arcus::{agent_process, audit_command, dev, operator};
+use arcus::{agent_process, audit_command, dev, open_files, operator};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-
-/// After so many tasks a worker looks for what has arrived and what is due. Under overload tasks are long (a large answer is
-/// written in one go): with tokio's 61 everybody, however calm, would wait for dozens of them at each step of a request.
-const EVENT_INTERVAL: u32 = 8;
 
 #[derive(Parser)]
 #[command(name = "arcus", version, about = "A cloud control plane that speaks the CloudStack API")]
@@ -34,8 +30,8 @@ enum Command {
     Storage(Box<ServiceArgs>),
     /// Runs a replica of usage: usage records, events, alerts.
     Usage(Box<ServiceArgs>),
-    /// Runs an agent.
-    Agent(Box<agent_process::AgentArgs>),
+    /// Runs an agent, or checks whether this machine can be a host.
+    Agent(Box<agent_process::AgentCli>),
     /// Makes an enrolment token for an agent.
     Token(operator::TokenArgs),
     /// Prints the API keys of the user admin; makes them when there are none.
@@ -46,8 +42,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build()
-    {
+    open_files::raise();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("arcus: no runtime: {e}");
@@ -63,7 +59,7 @@ fn main() -> ExitCode {
             Command::Network(args) => report(replica::run(Service::Network, *args).await),
             Command::Storage(args) => report(replica::run(Service::Storage, *args).await),
             Command::Usage(args) => report(replica::run(Service::Usage, *args).await),
-            Command::Agent(args) => report(agent_process::run(*args).await),
+            Command::Agent(cli) => agent_process::command(*cli).await,
             Command::Token(args) => report(operator::token(args).await),
             Command::AdminKeys(args) => report(operator::admin_keys(args).await),
             Command::Audit(args) => match audit_command::run(args).await {

@@ -1,13 +1,19 @@
 //! What operators ask an installation for from its command line: enrolment tokens, the administrator's keys.
 
 use crate::replica::Installation;
+use crate::schema;
 use crate::settings::CommonArgs;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use pki::AgentKind;
+use coord::Coord;
 use pki::token::NewToken;
+use pki::{AgentKind, Pki};
 use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use store::{Db, DbConfig};
+use vault::Vault;
 
 /// What an agent may stand for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -23,6 +29,9 @@ enum Kind {
 pub struct TokenArgs {
     #[command(flatten)]
     common: CommonArgs,
+    /// The folder of a running `arcus dev` instead of an installation.
+    #[arg(long, conflicts_with_all = ["database", "config", "etcd", "master_key"])]
+    data_dir: Option<PathBuf>,
     /// What kind of agent it lets in.
     #[arg(long, value_enum, default_value = "host")]
     kind: Kind,
@@ -39,7 +48,10 @@ pub struct TokenArgs {
 /// # Errors
 /// When the installation can't be reached.
 pub async fn token(args: TokenArgs) -> Result<()> {
-    let installation = Installation::open(&args.common.settings()?.common).await?;
+    let pki = match &args.data_dir {
+        Some(dir) => dev_authority(dir).await?,
+        None => Installation::open(&args.common.settings()?.common).await?.pki,
+    };
     let new = NewToken {
         kind: match args.kind {
             Kind::Factory => AgentKind::Factory,
@@ -49,9 +61,23 @@ pub async fn token(args: TokenArgs) -> Result<()> {
         valid: Duration::from_secs(args.hours * 3600),
         created_by: "command line".into(),
     };
-    let (uuid, text) = installation.pki.new_token(&new).await?;
-    println!("{}", json!({"id": uuid, "token": text.expose(), "fingerprint": installation.pki.fingerprint()}));
+    let (uuid, text) = pki.new_token(&new).await?;
+    println!("{}", json!({"id": uuid, "token": text.expose(), "fingerprint": pki.fingerprint()}));
     Ok(())
+}
+
+/// The certificate authority of an `arcus dev` with SQLite.
+async fn dev_authority(dir: &Path) -> Result<Arc<Pki>> {
+    let (file, key) = (dir.join("arcus.db"), dir.join("master.key"));
+    for needed in [&file, &key] {
+        // Opening them would make them.
+        ensure!(needed.exists(), "{} doesn't exist: is arcus dev running with this data folder?", needed.display());
+    }
+    let db = Db::connect(&DbConfig::new(format!("sqlite:{}", file.display()))).await.context("the database")?;
+    db.migrate(&schema::migrations()).await.context("the schema")?;
+    let vault = Vault::open(&key).context("the master key")?;
+    // A token is a row that nobody is told of.
+    Pki::open(&db, &vault, &Coord::local()).await.context("the built-in CA")
 }
 
 /// Prints the API keys of the user admin as JSON; it gets some when it has none.

@@ -340,6 +340,9 @@ fn serve(node: &Node, what: &'static str, incoming: TlsIncoming, routes: Routes)
 fn gateway_options(address: SocketAddr, table: &Table) -> Result<gateway::Options> {
     let mut options = gateway::Options::http(address);
     options.limits = table.limits()?;
+    if let Some(folder) = &table.console_assets {
+        options.console_assets.clone_from(folder);
+    }
     let mut grpc_tls = None;
     match (&table.tls_certificate, &table.tls_key) {
         (Some(certificate), Some(key)) => {

@@ -1,5 +1,6 @@
 //! The file that a replica in production is started with, and what overrides it: first flags, then the environment.
 
+use crate::kvm_settings::KvmTable;
 use crate::limits::{self, LimitsTable};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -102,6 +103,8 @@ pub struct Table {
     pub tls_key: Option<PathBuf>,
     /// Only the gateway: proxies that say for whom they ask (`X-Forwarded-For`).
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Only the gateway: the folder of noVNC, for the consoles of VMs; none: where Debian's package puts it.
+    pub console_assets: Option<PathBuf>,
     /// Only the gateway: what it refuses.
     pub limits: Option<LimitsTable>,
 }
@@ -126,6 +129,8 @@ pub struct AgentTable {
     pub hypervisor: String,
     /// For people.
     pub name: Option<String>,
+    /// What a KVM host is set to.
+    pub kvm: KvmTable,
 }
 
 impl Default for AgentTable {
@@ -139,6 +144,7 @@ impl Default for AgentTable {
             guest_writes_millis: 0,
             hypervisor: "simulator".into(),
             name: None,
+            kvm: KvmTable::default(),
         }
     }
 }

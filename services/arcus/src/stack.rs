@@ -49,6 +49,8 @@ pub struct StackOptions {
 pub struct Stack {
     /// Its surroundings.
     pub node: Node,
+    /// Where its services are reached within the process.
+    pub net: Arc<LocalNet>,
     /// Where the query API listens.
     pub api: SocketAddr,
     /// API key and secret key of the administrator.
@@ -93,7 +95,7 @@ impl Stack {
         gateway_options.grpc = Some(gateway::GrpcListener { address: options.grpc, tls: None });
         let serving = gateway::start(replica(&node, "gateway"), gateway_options).await.context("gateway")?;
         let api = serving.http.first().copied().context("the query API has no address")?;
-        Ok(Stack { node, api, keys })
+        Ok(Stack { node, net, api, keys })
     }
 
     /// Ends in order: no new work, what is under way is finished or left for the next start.

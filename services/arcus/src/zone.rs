@@ -36,7 +36,7 @@ pub async fn build(api: &ApiClient, name: &str, hosts: usize, say: impl Fn(&str)
     .await?;
     let zone = id(&zone)?;
     let in_zone = [("zoneid", zone.as_str())];
-    physical_network(api, &zone, name, &say).await?;
+    physical_network(api, &zone, name, &Guests { isolation: "VLAN", range: "100-1500" }, &say).await?;
     let pod_name = format!("{name}-pod");
     let pod = found_or(
         api,
@@ -98,7 +98,19 @@ pub async fn build(api: &ApiClient, name: &str, hosts: usize, say: impl Fn(&str)
     first_vm(api, &zone, name, &say).await
 }
 
-async fn physical_network(api: &ApiClient, zone: &str, name: &str, say: &impl Fn(&str)) -> Result<()> {
+/// How guests' networks are kept apart.
+pub(crate) struct Guests<'a> {
+    pub isolation: &'a str,
+    pub range: &'a str,
+}
+
+pub(crate) async fn physical_network(
+    api: &ApiClient,
+    zone: &str,
+    name: &str,
+    guests: &Guests<'_>,
+    say: &impl Fn(&str),
+) -> Result<()> {
     let in_zone = [("zoneid", zone)];
     let network_name = format!("{name}-physical");
     let find = |n: &Value| text(n, "name") == network_name;
@@ -107,8 +119,8 @@ async fn physical_network(api: &ApiClient, zone: &str, name: &str, say: &impl Fn
         let params = [
             ("zoneid", zone),
             ("name", network_name.as_str()),
-            ("vlan", "100-1500"),
-            ("isolationmethods", "VLAN"),
+            ("vlan", guests.range),
+            ("isolationmethods", guests.isolation),
             ("broadcastdomainrange", "Zone"),
         ];
         api.run("createPhysicalNetwork", &params).await?.get("physicalnetwork").cloned().context("no physical network")
@@ -243,12 +255,12 @@ async fn first_vm(api: &ApiClient, zone: &str, name: &str, say: &impl Fn(&str)) 
     Ok(())
 }
 
-async fn list(api: &ApiClient, command: &str, key: &str, params: &[(&str, &str)]) -> Result<Vec<Value>> {
+pub(crate) async fn list(api: &ApiClient, command: &str, key: &str, params: &[(&str, &str)]) -> Result<Vec<Value>> {
     let answer = api.call(command, params).await?;
     Ok(answer.get(key).and_then(Value::as_array).cloned().unwrap_or_default())
 }
 
-async fn found_or<F, Fut>(
+pub(crate) async fn found_or<F, Fut>(
     api: &ApiClient,
     command: &str,
     key: &str,
@@ -266,15 +278,15 @@ where
     }
 }
 
-fn first(items: Option<&Value>) -> Result<Value> {
+pub(crate) fn first(items: Option<&Value>) -> Result<Value> {
     let item = items.and_then(Value::as_array).and_then(|a| a.first()).or(items);
     item.cloned().context("an empty answer")
 }
 
-fn text(value: &Value, key: &str) -> String {
+pub(crate) fn text(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn id(value: &Value) -> Result<String> {
+pub(crate) fn id(value: &Value) -> Result<String> {
     value.get("id").and_then(Value::as_str).map(str::to_owned).context("an answer without an id")
 }

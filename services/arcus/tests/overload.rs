@@ -25,15 +25,11 @@ static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Accounts that flood.
 const FLOODING: u8 = 4;
-/// What they ask for, in turn: what consoles ask for, with whole pages, so that carrying a request out costs much more than
-/// refusing it even in a debug build.
-const LISTS: [(&str, &[(&str, &str)]); 3] = [
-    ("listVirtualMachines", &[("page", "1"), ("pagesize", "20")]),
-    ("listOsTypes", &[("page", "1"), ("pagesize", "500")]),
-    ("listApis", &[]),
-];
-/// Services that they ask: each has as many requests at work as its gate lets in.
-const SERVICES: usize = 2;
+/// What they ask for: whole pages, so that carrying a request out costs much more than refusing it, and than sending it from
+/// this same machine.
+const FLOOD: (&str, &[(&str, &str)]) = ("listOsTypes", &[("page", "1"), ("pagesize", "500")]);
+/// What others ask for, of the same service.
+const LIST: (&str, &[(&str, &str)]) = ("listVirtualMachines", &[("page", "1"), ("pagesize", "20")]);
 /// Requests that one of them has under way at most: more than the gateway lets it have.
 const UNDER_WAY: usize = 1200;
 /// How much slower than before something may be and still be called as before; the machine may have other things to do.
@@ -100,7 +96,7 @@ struct Calm {
 impl Calm {
     /// A list; it isn't refused.
     async fn list(&self, times: &mut Times) {
-        let (command, params) = LISTS[0];
+        let (command, params) = LIST;
         let begun = Instant::now();
         let answer = self.api.once(command, params).await.unwrap();
         assert_eq!(answer.status(), 200, "{:?}", answer.body());
@@ -191,8 +187,8 @@ async fn ten_times_the_load_and_back() {
     let mut sources = Vec::new();
     for n in 0..FLOODING {
         let api = account(&calm.api, &dev, &format!("flood-{n}")).await;
-        let queries: Vec<String> = LISTS.iter().map(|(command, params)| api.signed(command, params).unwrap()).collect();
-        sources.push(Source::new(server, Ipv4Addr::new(127, 0, 0, 2 + n), &queries));
+        let query = api.signed(FLOOD.0, FLOOD.1).unwrap();
+        sources.push(Source::new(server, Ipv4Addr::new(127, 0, 0, 2 + n), &query));
     }
     // How it is without load, and what it can carry.
     calm.some(20, 1).await;
@@ -274,19 +270,21 @@ async fn ten_times_the_load_and_back() {
     assert!(!judged || recovered < RECOVERY, "as before only after {recovered:?}");
     assert!(!judged || carried > rate / 10.0, "refusing leaves time for work: {carried:.0} of {rate:.0} a second");
     // Who behaves shares the machine with what is at work, and waits for one turn of each account that waits.
-    let ahead = SERVICES * gateway::Queues::default().at_work + usize::from(FLOODING) + 1;
+    let ahead = gateway::Queues::default().at_work + usize::from(FLOODING) + 1;
     let fair = Duration::from_secs_f64(ahead as f64 / carried.min(rate));
     let bounded = others.0.at(50) < 3 * fair && others.0.at(99) < 10 * fair;
     assert!(!judged || bounded, "{} where {fair:.1?} is fair", others.0);
-    // Each request that waits holds a connection and itself, and nothing is kept of those that are refused.
-    let held = UNDER_WAY * usize::from(FLOODING) * 64 / 1024;
+    // Each request that waits holds a connection with its buffers and itself, and nothing is kept of those that are refused.
+    let held = UNDER_WAY * usize::from(FLOODING) * 96 / 1024;
     assert!(most < memory + held, "{memory} MiB before, {most} MiB at most");
-    assert!(most < half + half.saturating_sub(memory) / 2 + 48, "it grows on: {memory}, {half}, {most} MiB");
+    // The queues are full within a few seconds; a load that is shorter than that grows to its end.
+    let grows = most >= half + half.saturating_sub(memory) / 2 + 48;
+    assert!(!judged || !grows, "it grows on: {memory}, {half}, {most} MiB");
     let text = contract::ApiError::overloaded("").text;
     for body in tally.refusals.lock().unwrap().iter() {
         let body: Value = serde_json::from_slice(body).unwrap();
         let wrapper = body.as_object().unwrap().keys().next().unwrap().clone();
-        assert!(LISTS.iter().any(|(command, _)| format!("{}response", command.to_lowercase()) == wrapper), "{body}");
+        assert_eq!(wrapper, format!("{}response", FLOOD.0.to_lowercase()), "{body}");
         let told = json!({"uuidList": [], "errorcode": 503, "cserrorcode": 9999, "errortext": text});
         assert_eq!(body, json!({ wrapper: told }));
     }

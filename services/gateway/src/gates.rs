@@ -15,7 +15,6 @@ use telemetry::metrics::{self, Counters, Gauge, Histogram};
 
 use crate::auth::Principal;
 use crate::catalogue::{Catalogue, Entry};
-use crate::gateway::SELF;
 
 /// Requests that clients repeat while they wait for something: they pass however busy the service is.
 const QUICK: &[&str] = &["arcus.infra.v1.QueryAsyncJobResultRequest"];
@@ -57,7 +56,8 @@ impl Default for Queues {
     }
 }
 
-fn cores() -> usize {
+/// Cores of this machine that may be used.
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
@@ -110,13 +110,8 @@ impl Gates {
         let places = queues.strangers.max(2);
         let strangers =
             Rules { places, share: places / 2, lane: queues.address, all: queues.address.saturating_mul(8), patience };
-        // What the gateway answers itself waits for nothing but a core: more of it would only keep others from theirs.
-        let own = queues.at_work.min(cores().max(2));
-        let own = Rules { places: own, share: (own - 1).max(1), ..busy.clone() };
-        let rules = |name: &str| if name == SELF { own.clone() } else { busy.clone() };
         let owners = catalogue.entries().iter().map(|e| e.info.owner.to_string());
-        let services: BTreeMap<_, _> =
-            owners.map(|name| (name.clone(), Lined::new(name.clone(), rules(&name)))).collect();
+        let services: BTreeMap<_, _> = owners.map(|name| (name.clone(), Lined::new(name, busy.clone()))).collect();
         Gates {
             services,
             quick: Lined::new("quick".into(), busy),
@@ -132,6 +127,14 @@ impl Gates {
         let quick = QUICK.contains(&entry.info.request.as_ref());
         let gate = if quick { None } else { self.services.get(entry.info.owner.as_ref()) };
         gate.unwrap_or(&self.quick).enter(principal.credentials().account_id).await
+    }
+
+    /// The same for what isn't a command: it asks this service.
+    ///
+    /// # Errors
+    /// 503 when there is more to do than can be done.
+    pub async fn pass_to(&self, principal: &Principal, service: &str) -> Result<Pass<i64>, ApiError> {
+        self.services.get(service).unwrap_or(&self.quick).enter(principal.credentials().account_id).await
     }
 
     /// Waits until something may be done for somebody who isn't known yet. Whoever has this pass must not ask for another.

@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Authority, Decision, Principal, Sessions, Throttle};
 use crate::call::{self, OnBehalf};
 use crate::catalogue::{Catalogue, Docs, Entry};
+use crate::console::Consoles;
 use crate::gates::{Gates, Queues};
+use crate::render::Writers;
 use crate::store::answers;
 use crate::wire::{put_bytes_field, put_varint_field};
 
@@ -40,6 +42,10 @@ pub struct Gateway {
     pub gates: Arc<Gates>,
     /// Fires when this replica is to end soon, and clients are to go elsewhere.
     pub draining: CancellationToken,
+    /// The consoles of VMs.
+    pub consoles: Consoles,
+    /// Who writes answers.
+    pub writers: Writers,
     db: Db,
     peers: Peers,
     throttle: Throttle,
@@ -68,7 +74,7 @@ impl Gateway {
     ///
     /// # Errors
     /// When the embedded contract can't be served.
-    pub fn new(node: &Node, idle: Duration, queues: &Queues) -> Result<Gateway, ApiError> {
+    pub fn new(node: &Node, idle: Duration, queues: &Queues, consoles: Consoles) -> Result<Gateway, ApiError> {
         let catalogue = Arc::new(Catalogue::embedded()?);
         let gates = Arc::new(Gates::new(&catalogue, queues));
         Ok(Gateway {
@@ -76,14 +82,21 @@ impl Gateway {
             sessions: Sessions::new(node.db.clone(), node.coord.clone(), idle, gates.clone()),
             gates,
             draining: CancellationToken::new(),
+            consoles,
             settings: node.settings.clone(),
             system: Arc::new(Principal::system()),
             db: node.db.clone(),
             peers: node.peers.clone(),
             throttle: Throttle::default(),
+            writers: Writers::new(catalogue.clone()),
             docs: OnceLock::new(),
             catalogue,
         })
+    }
+
+    /// Whether this user's requests are taken from this address.
+    pub fn may_come_from(&self, principal: &Principal, from: IpAddr) -> bool {
+        !self.settings.get(keys::API_SOURCE_CIDR_CHECKS_ENABLED) || principal.is_allowed_from(from)
     }
 
     /// Whether this user may call the command from there, now. Counts as a request.
@@ -91,7 +104,7 @@ impl Gateway {
     /// # Errors
     /// Why not.
     pub async fn admit(&self, principal: &Principal, entry: &Entry, from: IpAddr) -> Result<(), Kept> {
-        if self.settings.get(keys::API_SOURCE_CIDR_CHECKS_ENABLED) && !principal.is_allowed_from(from) {
+        if !self.may_come_from(principal, from) {
             return Err(Kept::Denied);
         }
         match self.authority.decide(principal, entry, self.settings.get(keys::DYNAMIC_APICHECKER_ENABLED)).await? {

@@ -1,12 +1,14 @@
 //! The gateway: the query API over HTTP and the same commands over gRPC.
 //!
-//! It knows the API by descriptors only: no command, and no message but those of authentication, has code here. A
-//! request's way: `query` → `auth` → `params` → `call` → `render`; `http` and `grpc` are the two ways in.
+//! It knows the API by descriptors only: no command, and no message but those of authentication and consoles, has code
+//! here. A request's way: `query` → `auth` → `params` → `call` → `render`; `http` and `grpc` are the two ways in. Beside
+//! the API, `console` serves the consoles of VMs.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // a test that can't go on has failed
 
 mod auth;
 mod call;
 mod catalogue;
+mod console;
 mod gates;
 mod gateway;
 mod grpc;
@@ -19,6 +21,7 @@ mod store;
 mod wire;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ pub use crate::gates::Queues;
 pub use crate::grpc::GrpcListener;
 pub use crate::http::{Limits, Listener};
 
+use crate::console::Consoles;
 use crate::gateway::Gateway;
 use crate::http::Port;
 
@@ -42,8 +46,10 @@ pub fn sign_query(raw: &str, secret: &[u8]) -> Option<String> {
 }
 
 /// The tables that the gateway owns.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { owner: "gateway", file: "0001_sessions.sql", sql: include_str!("../migrations/0001_sessions.sql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { owner: "gateway", file: "0001_sessions.sql", sql: include_str!("../migrations/0001_sessions.sql") },
+    Migration { owner: "gateway", file: "0002_consoles.sql", sql: include_str!("../migrations/0002_consoles.sql") },
+];
 
 /// How often idle sessions are removed.
 const SWEEP: Duration = Duration::from_secs(300);
@@ -59,6 +65,8 @@ pub struct Options {
     pub limits: Limits,
     /// How long a session may be idle.
     pub session_idle: Duration,
+    /// Where noVNC's files are, for the consoles of VMs.
+    pub console_assets: PathBuf,
 }
 
 impl Options {
@@ -69,6 +77,7 @@ impl Options {
             grpc: None,
             limits: Limits::default(),
             session_idle: Duration::from_secs(1800),
+            console_assets: console::ASSETS.into(),
         }
     }
 }
@@ -105,7 +114,8 @@ impl Serving {
 /// When an address can't be had.
 pub async fn start(node: Node, options: Options) -> Result<Serving, ApiError> {
     tracing::info!(limits = ?options.limits, "the limits in force");
-    let gateway = Arc::new(Gateway::new(&node, options.session_idle, &options.limits.queues)?);
+    let consoles = Consoles::new(&node, options.console_assets);
+    let gateway = Arc::new(Gateway::new(&node, options.session_idle, &options.limits.queues, consoles)?);
     follow(&node, &gateway);
     let mut serving = Serving { draining: gateway.draining.clone(), ..Serving::default() };
     for listener in &options.http {
@@ -147,6 +157,9 @@ fn follow(node: &Node, gateway: &Arc<Gateway>) {
                 Ok(0) => {}
                 Ok(removed) => tracing::debug!(removed, "idle sessions removed"),
                 Err(error) => tracing::warn!(%error, "idle sessions can't be removed"),
+            }
+            if let Err(error) = gateway.consoles.sweep().await {
+                tracing::warn!(%error, "tokens of consoles can't be removed");
             }
         }
     });

@@ -17,11 +17,13 @@ extern crate self as arcus_network; // the tests' support speaks of this crate b
 mod address;
 mod api;
 mod attachment;
+mod balance;
 mod catalogue;
 mod job;
 mod network;
 mod present;
 mod router;
+mod rule;
 mod store;
 mod world;
 
@@ -42,6 +44,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0003_nics_removed.sql"),
     },
     Migration { owner: "network", file: "0004_ip_vm.sql", sql: include_str!("../migrations/0004_ip_vm.sql") },
+    Migration { owner: "network", file: "0005_rules.sql", sql: include_str!("../migrations/0005_rules.sql") },
+    Migration {
+        owner: "network",
+        file: "0006_load_balancing.sql",
+        sql: include_str!("../migrations/0006_load_balancing.sql"),
+    },
 ];
 
 /// First numbers of a fresh install (4.11's).

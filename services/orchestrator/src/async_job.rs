@@ -2,9 +2,12 @@
 
 use crate::world::World;
 use contract::ApiError;
+use contract::Request as _;
+use contract_compute::{DeployVirtualMachineRequest, VirtualMachine};
 use contract_infra::{AsyncJob, ListAsyncJobsRequest, ListAsyncJobsResponse};
 use jobs::{JobFilter, JobView};
 use model::{ListScope, ScopeRequest};
+use prost::Message as _;
 use rpc::Cx;
 
 /// Shows one job: to those whose it is, and to those who administer them.
@@ -14,7 +17,9 @@ pub async fn query(world: &World, cx: &Cx) -> Result<AsyncJob, ApiError> {
     if !job.owner.as_ref().is_some_and(|owner| model::scope::may_act_for(&cx.caller, owner)) {
         return Err(ApiError::permission(format!("account {} may not see this job", cx.caller.account_name)));
     }
-    Ok(message(jobs::view::find(&world.node.db, &job.uuid).await?.ok_or_else(gone)?))
+    let mut found = jobs::view::find(&world.node.db, &job.uuid).await?.ok_or_else(gone)?;
+    open_password(world, &mut found)?;
+    Ok(message(found))
 }
 
 /// Lists jobs.
@@ -31,8 +36,25 @@ pub async fn list(world: &World, cx: &Cx, r: ListAsyncJobsRequest) -> Result<Lis
     };
     let scope = ListScope::of(db, &cx.caller, &request).await?;
     let filter = JobFilter { scope: &scope, since: r.start_date, keyword: r.keyword.as_deref(), page };
-    let (found, count) = jobs::view::list(db, &filter).await?;
+    let (mut found, count) = jobs::view::list(db, &filter).await?;
+    found.iter_mut().try_for_each(|job| open_password(world, job))?;
     Ok(ListAsyncJobsResponse { count: Some(count), async_jobs: found.into_iter().map(message).collect() })
+}
+
+/// The result of a deployment holds the guest's password as it lies in the VM's row.
+fn open_password(world: &World, job: &mut JobView) -> Result<(), ApiError> {
+    let deployed = job
+        .result
+        .as_mut()
+        .filter(|r| DeployVirtualMachineRequest::COMMAND.is_some_and(|c| r.command == c.name) && r.error.is_none());
+    let Some(result) = deployed else { return Ok(()) };
+    let damaged = |_| ApiError::internal("the result of a deployment can't be read");
+    let mut vm = VirtualMachine::decode(result.output.as_slice()).map_err(damaged)?;
+    let (Some(uuid), Some(sealed)) = (&vm.id, &vm.password) else { return Ok(()) };
+    let password = world.node.vault.open_sealed(&model::sealed::vm_password(uuid), sealed)?;
+    vm.password = Some(String::from_utf8(password).map_err(|_| ApiError::internal("a sealed password is no text"))?);
+    result.output = vm.encode_to_vec();
+    Ok(())
 }
 
 fn message(job: JobView) -> AsyncJob {

@@ -3,7 +3,7 @@
 //!
 //! * [`api`]: handlers, one file a proto service; they let a request in and call a concept.
 //! * Concepts, without SQL: [`zone`], [`pod`], [`cluster`], [`host`], [`offering`], [`key_pair`], [`tag`], [`capacity`],
-//!   [`configuration`], [`mock`], [`pick`].
+//!   [`configuration`], [`console`], [`mock`], [`pick`].
 //! * `store`: the SQL.
 //! * [`install`]: what a fresh installation has.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // a test that can't go on has failed
@@ -14,6 +14,7 @@ pub mod audit;
 pub mod capacity;
 pub mod cluster;
 pub mod configuration;
+pub mod console;
 mod fact;
 pub mod host;
 pub mod hypervisor;
@@ -53,6 +54,8 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0020_ha.sql", include_str!("../migrations/0020_ha.sql")),
     migration("0021_violations.sql", include_str!("../migrations/0021_violations.sql")),
     migration("0022_recoveries.sql", include_str!("../migrations/0022_recoveries.sql")),
+    migration("0023_waiting_agents.sql", include_str!("../migrations/0023_waiting_agents.sql")),
+    migration("0024_vm_passwords.sql", include_str!("../migrations/0024_vm_passwords.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {

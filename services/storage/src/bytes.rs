@@ -7,7 +7,7 @@ use crate::store::{infra, pools};
 use crate::target::Target;
 use contract::ApiError;
 use contract::api::Caller;
-use contract_agent::{DeleteDisk, EnsureDisk, EnsurePool, TemplateSource, command};
+use contract_agent::{DeleteDisk, EnsureDisk, EnsurePool, ImageStore, TemplateSource, command};
 use contract_storage::DiskSpec;
 use futures::future::try_join_all;
 use jobs::StepKey;
@@ -24,8 +24,14 @@ pub struct Image {
     pub format: String,
     /// Virtual size.
     pub size: i64,
-    /// URL of the store and path in it.
-    pub copy: (String, String),
+    /// The store, as an order names it.
+    pub store: ImageStore,
+    /// The path in it.
+    pub path: String,
+    /// Nothing lies in the store: it comes with simulated hosts.
+    pub built_in: bool,
+    /// The disk is a copy of its own: nothing is kept on the pool for other disks (a snapshot, not a template).
+    pub whole: bool,
 }
 
 /// The order to make a disk: empty, or from a template.
@@ -38,10 +44,13 @@ pub fn ensure(disk: &DiskSpec, image: Option<&Image>) -> command::Body {
         format: disk.format.clone(),
         template: image.map(|i| TemplateSource {
             template_uuid: i.uuid.clone(),
-            store_url: i.copy.0.clone(),
-            store_path: i.copy.1.clone(),
+            store_url: i.store.url.clone(),
+            store_path: i.path.clone(),
             format: i.format.clone(),
             virtual_size: unsigned(i.size),
+            // Agents from before image stores make disks of what is built in, and of nothing else.
+            store: (!i.built_in).then(|| i.store.clone()),
+            whole: i.whole,
         }),
     })
 }

@@ -12,6 +12,17 @@ use std::time::Duration;
 /// Longest that a host may take to make, resize or delete a disk: copying a template takes its time.
 const DEADLINE: Duration = Duration::from_secs(100);
 
+/// An order that isn't an effect of a job: it may be given again and again, to whichever host.
+#[derive(Clone, Debug)]
+pub struct Tell {
+    /// The host.
+    pub host: i64,
+    /// What it is to do.
+    pub body: command::Body,
+    /// How long it may take to answer.
+    pub deadline: Duration,
+}
+
 /// The way to hosts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Hosts {
@@ -37,7 +48,7 @@ impl Hosts {
         body: command::Body,
     ) -> Result<Outcome, ApiError> {
         let undo = key.is_some_and(StepKey::is_undo);
-        let mut request = rpc::cx::request(caller, order(host, body, undo));
+        let mut request = rpc::cx::request(caller, order(host, body, undo, DEADLINE));
         if let Some(key) = key {
             key.attach(&mut request);
         }
@@ -45,23 +56,33 @@ impl Hosts {
         answer.outcome.ok_or_else(|| ApiError::internal(format!("host {host} answered without an outcome")))
     }
 
-    /// The same as a step of a job.
+    /// Lets a host do what has no key, within its own time.
+    ///
+    /// # Errors
+    /// As [`Hosts::tell`].
+    pub async fn ask(&self, caller: &Caller, tell: Tell) -> Result<Outcome, ApiError> {
+        let request = rpc::cx::request(caller, order(tell.host, tell.body, false, tell.deadline));
+        let answer = self.client.clone().execute(request).await?.into_inner();
+        answer.outcome.ok_or_else(|| ApiError::internal(format!("host {} answered without an outcome", tell.host)))
+    }
+
+    /// [`Hosts::tell`] as a step of a job.
     ///
     /// # Errors
     /// As [`Hosts::tell`].
     pub async fn step(&self, call: &jobs::Call, host: i64, body: command::Body) -> Result<Outcome, ApiError> {
-        let request = call.request(order(host, body, call.is_undo()));
+        let request = call.request(order(host, body, call.is_undo(), DEADLINE));
         let answer = self.client.clone().execute(request).await?.into_inner();
         answer.outcome.ok_or_else(|| ApiError::internal(format!("host {host} answered without an outcome")))
     }
 }
 
-fn order(host: i64, body: command::Body, undo: bool) -> ExecuteRequest {
+fn order(host: i64, body: command::Body, undo: bool, deadline: Duration) -> ExecuteRequest {
     ExecuteRequest {
         host_id: host,
         command: Some(Command { body: Some(body) }),
         undo,
-        deadline_millis: u32::try_from(DEADLINE.as_millis()).unwrap_or(u32::MAX),
+        deadline_millis: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
     }
 }
 

@@ -3,8 +3,9 @@
 //! * `api`: handlers, one file a proto service.
 //! * Concepts without SQL: [`target`] (where a pool is), [`choice`] (which pool takes a disk), [`size`] (how large a disk may
 //!   be), [`offering`], [`filter`] (which templates a list shows), [`hosts`] (what hosts are told), [`bytes`] (what lies on
-//!   pools), [`disks`] (the disks of a VM), [`limits`] (what volumes count), [`view`] (what answers show).
-//! * [`tasks`]: the jobs of asynchronous commands. [`cleaner`], [`overcommit`], [`stats`]: background duties.
+//!   pools), [`disks`] (the disks of a VM), [`templates`] (what may be registered), [`images`] (copies on secondary storage, and
+//!   the driver of hosts' long work), [`snapshots`] (of volumes), [`limits`] (what volumes, templates and snapshots count), [`view`] (what answers show).
+//! * [`tasks`]: the jobs of asynchronous commands. [`cleaner`], [`overcommit`], [`stats`], [`images::duty`]: background duties.
 //! * `store`: the SQL.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -16,15 +17,18 @@ pub mod cleaner;
 pub mod disks;
 pub mod filter;
 pub mod hosts;
+pub mod images;
 pub mod limits;
 pub mod offering;
 pub mod overcommit;
 mod seed;
 pub mod size;
+pub mod snapshots;
 pub mod stats;
 mod store;
 pub mod target;
 pub mod tasks;
+pub mod templates;
 pub mod view;
 
 pub use api::routes;
@@ -41,6 +45,8 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0002_pools.sql", include_str!("../migrations/0002_pools.sql")),
     migration("0003_images.sql", include_str!("../migrations/0003_images.sql")),
     migration("0004_volumes.sql", include_str!("../migrations/0004_volumes.sql")),
+    migration("0005_secondary.sql", include_str!("../migrations/0005_secondary.sql")),
+    migration("0006_snapshots.sql", include_str!("../migrations/0006_snapshots.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {
@@ -77,6 +83,7 @@ pub async fn start(node: Node) -> Result<Routes, ApiError> {
     overcommit::start(node);
     stats::start(&storage);
     cleaner::start(&storage);
+    images::duty::start(&storage);
     Ok(routes(storage))
 }
 

@@ -1,6 +1,9 @@
-//! What volumes count against the limits of their owners, in identity. A volume's reservation is named by its UUID.
+//! What volumes, templates and snapshots count against the limits of their owners, in identity. A reservation is named by the UUID of
+//! what it is for.
 
 use crate::Storage;
+use crate::store::copies::{self, Wanted};
+use crate::store::template_writes;
 use contract::ApiError;
 use contract::api::Caller;
 use contract_identity::limits_client::LimitsClient;
@@ -9,7 +12,10 @@ use futures::future::join_all;
 
 /// Resource types (enums.json).
 const VOLUME: i32 = 2;
+const SNAPSHOT: i32 = 3;
+const TEMPLATE: i32 = 4;
 const PRIMARY_STORAGE: i32 = 10;
+const SECONDARY_STORAGE: i32 = 11;
 
 /// The name of a volume's reservation.
 pub fn key(volume_uuid: &str) -> String {
@@ -67,6 +73,101 @@ pub async fn give_back(s: &Storage, caller: &Caller, volume_uuids: &[String]) {
         }
     }))
     .await;
+}
+
+/// The name of a template's reservation.
+pub fn template_key(uuid: &str) -> String {
+    format!("template:{uuid}")
+}
+
+/// Counts a template whose copies have `bytes` in all: one template, however many copies.
+///
+/// # Errors
+/// 535 when a limit is reached.
+pub async fn reserve_template(
+    s: &Storage,
+    caller: &Caller,
+    uuid: &str,
+    account: i64,
+    bytes: i64,
+) -> Result<ReserveResponse, ApiError> {
+    let request = ReserveRequest {
+        reserver: s.node.replica.clone(),
+        key: template_key(uuid),
+        account_id: account,
+        items: vec![
+            ResourceAmount { r#type: TEMPLATE, amount: 1 },
+            ResourceAmount { r#type: SECONDARY_STORAGE, amount: bytes },
+        ],
+    };
+    Ok(client(s).reserve(rpc::cx::repeatable(caller, request)).await?.into_inner())
+}
+
+/// Counts what the rows of a template's copies say.
+///
+/// # Errors
+/// 535 when a limit is reached.
+pub async fn recount_template(s: &Storage, caller: &Caller, w: &Wanted) -> Result<(), ApiError> {
+    loop {
+        let bytes = copies::held(&s.node.db, w.copy.template_id, None).await?;
+        match reserve_template(s, caller, &w.uuid, w.owner.account_id, bytes).await {
+            // Everything was given back: the template was deleted meanwhile.
+            Err(error)
+                if error.code == 530 && template_writes::find(&s.node.db, w.copy.template_id).await?.is_none() =>
+            {
+                return Ok(());
+            }
+            counted => counted?,
+        };
+        // Another copy may have changed meanwhile, and been counted before: the last one to count sees all.
+        if copies::held(&s.node.db, w.copy.template_id, None).await? == bytes {
+            return Ok(());
+        }
+    }
+}
+
+/// Gives back what a template counted. What fails is left to identity, as for volumes.
+pub async fn give_back_template(s: &Storage, caller: &Caller, uuid: &str) {
+    let request = ReleaseRequest { key: template_key(uuid), items: Vec::new() };
+    if let Err(error) = client(s).release(rpc::cx::repeatable(caller, request)).await {
+        tracing::warn!(template = uuid, %error, "limits are given back later");
+    }
+}
+
+/// The name of a snapshot's reservation.
+pub fn snapshot_key(uuid: &str) -> String {
+    format!("snapshot:{uuid}")
+}
+
+/// Counts a snapshot of `bytes`.
+///
+/// # Errors
+/// 535 when a limit is reached.
+pub async fn reserve_snapshot(
+    s: &Storage,
+    caller: &Caller,
+    uuid: &str,
+    account: i64,
+    bytes: i64,
+) -> Result<ReserveResponse, ApiError> {
+    let request = ReserveRequest {
+        reserver: s.node.replica.clone(),
+        key: snapshot_key(uuid),
+        account_id: account,
+        items: vec![
+            ResourceAmount { r#type: SNAPSHOT, amount: 1 },
+            ResourceAmount { r#type: SECONDARY_STORAGE, amount: bytes },
+        ],
+    };
+    Ok(client(s).reserve(rpc::cx::repeatable(caller, request)).await?.into_inner())
+}
+
+/// Gives back what a snapshot counted. What fails is left to identity, as for volumes.
+pub async fn give_back_snapshot(s: &Storage, caller: &Caller, uuid: &str) {
+    let request = ReleaseRequest { key: snapshot_key(uuid), items: Vec::new() };
+    if let Err(error) = client(s).release(rpc::cx::repeatable(caller, request)).await {
+        tracing::warn!(snapshot = uuid, %error, "limits are given back later");
+    }
 }
 
 fn client(s: &Storage) -> LimitsClient<rpc::PeerChannel> {

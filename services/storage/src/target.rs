@@ -1,4 +1,6 @@
-//! Where a primary storage pool is: its URL, read and checked.
+//! Where a primary storage pool is: its URL, read and checked. Where secondary storage is: [`place`].
+
+pub mod place;
 
 use contract::ApiError;
 

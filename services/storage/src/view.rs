@@ -2,9 +2,11 @@
 
 use crate::offering::split_tags;
 use crate::size::GIB;
+use crate::store::copies;
 use crate::store::images::ImageStoreRow;
 use crate::store::offerings::{self, OfferingRow};
 use crate::store::pools::{self, PoolRow};
+use crate::store::snapshots;
 use crate::store::templates::{self, TemplateRow};
 use crate::store::vms;
 use crate::store::volumes::VolumeRow;
@@ -122,7 +124,7 @@ pub fn image_store(s: ImageStoreRow, zones: &HashMap<i64, Named>) -> ImageStore 
 /// Templates or ISOs, each in a zone.
 pub async fn templates(db: &Db, caller: &Caller, rows: Vec<(TemplateRow, i64)>) -> Result<Vec<Template>, ApiError> {
     let ids = || rows.iter().map(|(t, _)| t.id);
-    let ready = templates::ready(db, ids()).await?;
+    let copies = copies::of_templates(db, ids()).await?;
     let details = templates::details(db, ids()).await?;
     let zones = names::named(db, Table::Zones, rows.iter().map(|(_, zone)| *zone)).await?;
     let accounts = names::named(db, Table::Accounts, rows.iter().map(|(t, _)| t.account_id)).await?;
@@ -133,14 +135,15 @@ pub async fn templates(db: &Db, caller: &Caller, rows: Vec<(TemplateRow, i64)>) 
     let domains = names::domains(db, domain_ids).await?;
     let sources = names::named(db, Table::Templates, rows.iter().filter_map(|(t, _)| t.source_template_id)).await?;
     let shown = rows.into_iter().map(|(t, zone_id)| {
-        let is_ready = ready.get(&t.id).is_some_and(|r| r.covers(zone_id));
+        let here = copies.get(&t.id).map_or(&[] as &[copies::Copy], Vec::as_slice);
+        let (status, is_ready) = crate::templates::status(here, zone_id, t.is_iso());
+        let content = here.iter().find(|c| c.is_ready()).and_then(|c| c.content_sum.clone());
         let zone = zones.get(&zone_id);
         let account = accounts.get(&t.account_id);
         let domain = domains.get(&t.domain_id);
         let os_type = os_types.get(&t.os_type_id);
         let iso = t.is_iso();
         let may_see_status = caller.is_admin() || caller.account_id == t.account_id;
-        let status = if is_ready { "Download Complete" } else { "Processing" };
         Template {
             tags: resource_tags(tagged.get(&t.id), account, &domains),
             details: details.get(&t.id).cloned().unwrap_or_default(),
@@ -161,15 +164,16 @@ pub async fn templates(db: &Db, caller: &Caller, rows: Vec<(TemplateRow, i64)>) 
             account: account.map(|a| a.name.clone()),
             zone_id: zone.map(|z| z.uuid.clone()),
             zone_name: zone.map(|z| z.name.clone()),
-            status: may_see_status.then(|| status.to_owned()),
-            size: Some(t.size),
-            physical_size: Some(t.physical_size),
+            status: may_see_status.then_some(status),
+            // What isn't known before the image is there isn't shown.
+            size: Some(t.size).filter(|size| *size > 0),
+            physical_size: Some(t.physical_size).filter(|size| *size > 0),
             template_type: (!iso).then_some(t.template_type),
             hypervisor: (!iso).then_some(t.hypervisor),
             domain: domain.map(|d| d.name.clone()),
             domain_id: domain.map(|d| d.uuid.clone()),
             is_extractable: Some(t.extractable),
-            checksum: t.checksum,
+            checksum: t.checksum.or(content),
             source_template_id: t.source_template_id.and_then(|id| sources.get(&id)).map(|s| s.uuid.clone()),
             template_tag: t.template_tag.filter(|_| caller.is_root_admin()),
             bits: i32::try_from(t.bits).ok(),
@@ -206,6 +210,7 @@ struct Known {
     pools: HashMap<i64, PoolRow>,
     pods: HashMap<i64, Named>,
     clusters: HashMap<i64, Named>,
+    snapshots: HashMap<i64, String>,
     tags: HashMap<i64, Vec<Tag>>,
     jobs: HashMap<String, (String, i32)>,
 }
@@ -229,6 +234,7 @@ impl Known {
             templates: templates::labels(db, rows.iter().filter_map(|v| v.template_id)).await?,
             pods: names::named(db, Table::Pods, pool_rows.iter().filter_map(|p| p.pod_id)).await?,
             clusters: names::named(db, Table::Clusters, pool_rows.iter().filter_map(|p| p.cluster_id)).await?,
+            snapshots: snapshots::uuids(db, rows.iter().filter_map(|v| v.snapshot_id)).await?,
             pools: pool_rows.into_iter().map(|p| (p.id, p)).collect(),
             tags,
             jobs: jobs::view::pending(db, &uuids).await?,
@@ -289,6 +295,7 @@ fn volume(caller: &Caller, v: VolumeRow, known: &Known) -> Volume {
         disk_offering_display_text: offering.map(|o| o.display_text.clone()),
         storage: shown_pool.map(|p| p.name.clone()),
         storage_id: shown_pool.map(|p| p.uuid.clone()),
+        snapshot_id: v.snapshot_id.and_then(|id| known.snapshots.get(&id)).cloned(),
         attached: v.attached.filter(|_| !v.is_root()),
         destroyed: Some(v.state == "Destroy"),
         service_offering_id: compute.map(|c| c.0.clone()),
@@ -310,7 +317,7 @@ fn volume(caller: &Caller, v: VolumeRow, known: &Known) -> Volume {
     }
 }
 
-fn resource_tags(
+pub(crate) fn resource_tags(
     found: Option<&Vec<Tag>>,
     account: Option<&Named>,
     domains: &HashMap<i64, DomainName>,

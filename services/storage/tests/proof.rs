@@ -114,7 +114,7 @@ impl Scenario for Proving {
         let resize =
             |gib: i64| Resize { volume: 1, size: gib * GIB, offering: Some(custom), min_iops: None, max_iops: None };
         match self.0 {
-            Which::Create => accept(node, jobs, Create { volume: 1, attach_to: Some(7) }).await,
+            Which::Create => accept(node, jobs, Create { volume: 1, attach_to: Some(7), snapshot: None }).await,
             Which::Attach => accept(node, jobs, Attach { volume: 1, vm: 7, device: None }).await,
             Which::Detach => accept(node, jobs, Detach { volume: 1, vm: 7 }).await,
             Which::Grow => accept(node, jobs, resize(9)).await,

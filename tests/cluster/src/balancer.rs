@@ -41,6 +41,7 @@ defaults
   timeout http-request 60s
   # Longer than a gateway's own limit for an answer. A gateway that hangs is found by its checks, much earlier.
   timeout server 310s
+  timeout tunnel 1h
   # A connection that is refused was never heard: another replica gets the request, at once.
   retries 3
   option redispatch 1

@@ -167,7 +167,7 @@ pub(super) const CHECKS: &[Check] = &[
         "Set `next` in `ids` beyond the highest number.",
         sequence!(
             "job" => "jobs", "vm" => "vms", "host" => "hosts", "zone" => "zones", "pod" => "pods", "cluster" => "clusters",
-            "volume" => "volumes", "storage_pool" => "storage_pools", "template" => "templates", "image_store" => "image_stores",
+            "volume" => "volumes", "storage_pool" => "storage_pools", "template" => "templates", "snapshot" => "snapshots", "image_store" => "image_stores",
             "disk_offering" => "disk_offerings", "service_offering" => "service_offerings", "networks" => "networks",
             "nics" => "nics", "routers" => "routers", "ip_addresses" => "ip_addresses", "vlan_ranges" => "vlan_ranges",
             "physical_networks" => "physical_networks", "traffic_types" => "traffic_types",

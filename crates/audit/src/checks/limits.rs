@@ -6,8 +6,9 @@
 //! it is for is there and gone, when it was seen, or when it is a minute old.
 //!
 //! By resource type: machines (0), CPUs (8) and memory (9) are counted by machines; volumes (2) and primary storage (10) by
-//! volumes; public addresses (1) and networks (6) by themselves. Snapshots (3), templates (4), projects (5), VPCs (7) and
-//! secondary storage (11) aren't counted by anything yet: their reservations are looked at as sums only.
+//! volumes; public addresses (1) and networks (6) by themselves; templates (4) and secondary storage (11) by templates, see
+//! `image`; snapshots (3), and secondary storage (11) again, by snapshots, see `snapshot`. Projects (5) and VPCs (7) aren't counted
+//! by anything yet: their reservations are looked at as sums only.
 
 use super::{check, ids, texts};
 use crate::check::Check;
@@ -129,6 +130,8 @@ pub(super) const CHECKS: &[Check] = &[
          AND NOT EXISTS (SELECT 1 FROM networks x WHERE x.uuid = SUBSTR(l.holder, 9)) AND NOT EXISTS (SELECT 1 FROM ip_addresses x \
          WHERE x.uuid = SUBSTR(l.holder, 4, 36) AND x.holder = SUBSTR(l.holder, 41)) \
          AND NOT EXISTS (SELECT 1 FROM vms x WHERE x.limits_key = l.holder) \
+         AND NOT EXISTS (SELECT 1 FROM templates x WHERE x.uuid = SUBSTR(l.holder, 10)) \
+         AND NOT EXISTS (SELECT 1 FROM snapshots x WHERE x.uuid = SUBSTR(l.holder, 10)) \
          AND NOT EXISTS (SELECT 1 FROM jobs j WHERE {live:j} AND INSTR(j.input, SUBSTR(l.holder, 8)) > 0)",
     ),
     check(

@@ -2,13 +2,17 @@
 //! here: it can't be broken.
 
 mod address;
+mod balance;
 mod facts;
 mod host;
 mod identity;
+mod image;
 mod jobs;
 mod limits;
 mod network;
 mod place;
+mod rule;
+mod snapshot;
 mod vm;
 mod volume;
 
@@ -30,7 +34,11 @@ pub static CHECKS: LazyLock<Vec<Check>> = LazyLock::new(|| {
         vm::CHECKS,
         network::CHECKS,
         address::CHECKS,
+        rule::CHECKS,
+        balance::CHECKS,
         volume::CHECKS,
+        image::CHECKS,
+        snapshot::CHECKS,
     ]
     .concat()
 });

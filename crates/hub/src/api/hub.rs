@@ -4,15 +4,21 @@ use crate::Hub;
 use crate::session::{self, Party};
 use contract::ApiError;
 use contract_agent::hub_server;
-use contract_agent::{AgentKind, AgentMessage, EnrolRequest, EnrolResponse, HubMessage, RenewRequest};
+use contract_agent::{AgentKind, AgentMessage, EnrolRequest, EnrolResponse, HubMessage, RenewRequest, TunnelData};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use rpc::Peer;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Enrolments at the same time: anybody may ask, and each costs a signature and a commit.
 const ENROLMENTS: usize = 8;
+
+/// How long the first message of a tunnel may take.
+const FIRST: Duration = Duration::from_secs(10);
 
 pub(crate) struct HubApi {
     hub: Hub,
@@ -65,6 +71,22 @@ impl hub_server::Hub for HubApi {
         // Not `Node::spawn`: a session ends by itself at the replica's end, after saying so.
         sessions.spawn(session::serve(hub, party, request.into_inner(), out));
         Ok(Response::new(UnboundedReceiverStream::new(messages)))
+    }
+
+    type TunnelStream = BoxStream<'static, Result<TunnelData, Status>>;
+
+    async fn tunnel(&self, request: Request<Streaming<TunnelData>>) -> Result<Response<Self::TunnelStream>, Status> {
+        let agent = match Peer::of(&request) {
+            Peer::InProcess => None,
+            Peer::Host(uuid) => Some(uuid),
+            _ => return Err(ApiError::unauthenticated("an agent must show its own certificate").into()),
+        };
+        let mut from_host = request.into_inner();
+        let first = tokio::time::timeout(FIRST, from_host.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("a tunnel begins with its id"))??;
+        let id = first.ok_or_else(|| Status::invalid_argument("a tunnel begins with its id"))?.tunnel;
+        let to_host = self.hub.0.tunnels.come(agent.as_deref(), &id, from_host)?;
+        Ok(Response::new(ReceiverStream::new(to_host).map(Ok).boxed()))
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 const TAG: Option<&str> = Some("\"v1\"");
 
 /// Another program's opinion.
-fn sha256(data: &[u8]) -> Checksum {
+pub fn sha256(data: &[u8]) -> Checksum {
     let dir = testkit::temp_dir();
     std::fs::write(dir.path().join("x"), data).unwrap();
     let said = crate::tool("sha256sum", &["x"], dir.path());

@@ -6,7 +6,9 @@ mod kills;
 mod leash;
 mod malicious;
 mod operations;
+mod resume;
 mod server;
+mod unpack;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

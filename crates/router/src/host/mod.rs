@@ -1,5 +1,6 @@
 //! What is done on the host: namespaces, links, processes, files.
 
+pub mod devices;
 pub(crate) mod files;
 pub mod namespace;
 pub(crate) mod netlink;

@@ -26,17 +26,29 @@ const NO_POOL: &str = "no-pool";
 
 static ASIDES: AtomicU64 = AtomicU64::new(0);
 
-/// The lease areas of all pools below one folder.
+/// Where the lease area of a pool is; none when this host doesn't have the pool.
+type Locate = Box<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;
+
+/// The lease areas of all pools of a host.
 pub(crate) struct Areas {
-    dir: PathBuf,
+    locate: Locate,
+    /// Where all of them are, if they are in one folder.
+    dir: Option<PathBuf>,
     /// The lease time of pools that have none yet.
     lease: Duration,
     open: Mutex<HashMap<String, Arc<Area>>>,
 }
 
 impl Areas {
+    /// All below one folder.
     pub fn new(dir: PathBuf, lease: Duration) -> Areas {
-        Areas { dir, lease, open: Mutex::default() }
+        let below = dir.clone();
+        Areas { dir: Some(dir), ..Areas::located(move |name| Some(below.join(name)), lease) }
+    }
+
+    /// Each where `locate` says; it is given names that are safe as a folder's.
+    pub fn located(locate: impl Fn(&str) -> Option<PathBuf> + Send + Sync + 'static, lease: Duration) -> Areas {
+        Areas { locate: Box::new(locate), dir: None, lease, open: Mutex::default() }
     }
 
     /// The area of a pool; it is made when it isn't there. A wanted lease time counts only then.
@@ -45,7 +57,9 @@ impl Areas {
         if let Some(area) = self.open().get(name) {
             return Ok(area.clone());
         }
-        let area = Arc::new(Area::open(&self.dir.join(file_name(name)?), wanted.unwrap_or(self.lease))?);
+        let missing = || io::Error::new(ErrorKind::NotFound, format!("this host doesn't have pool {name}"));
+        let dir = (self.locate)(file_name(name)?).ok_or_else(missing)?;
+        let area = Arc::new(Area::open(&dir, wanted.unwrap_or(self.lease))?);
         Ok(self.open().entry(name.to_owned()).or_insert(area).clone())
     }
 
@@ -54,9 +68,12 @@ impl Areas {
         self.open().values().map(|area| area.rules.lease()).min().unwrap_or(self.lease)
     }
 
-    /// The pools that have areas, by the folder's names.
+    /// The pools that have areas, as far as is known.
     pub fn pools(&self) -> io::Result<Vec<String>> {
-        let names = names(&self.dir)?;
+        let names = match &self.dir {
+            Some(dir) => names(dir)?,
+            None => self.open().keys().cloned().collect(),
+        };
         Ok(names.into_iter().map(|name| if name == NO_POOL { String::new() } else { name }).collect())
     }
 
@@ -95,6 +112,11 @@ impl Area {
         &self.dir
     }
 
+    /// An area that is gone isn't an empty one: most likely its file system was unmounted.
+    fn check_there(&self) -> io::Result<()> {
+        fs::metadata(self.dir.join(LEASE_MILLIS)).map(drop)
+    }
+
     fn vm(&self, vm: &str) -> io::Result<PathBuf> {
         Ok(self.dir.join(LEASES).join(file_name(vm)?))
     }
@@ -102,12 +124,16 @@ impl Area {
     /// The highest claim of a VM: one read of a small folder, for there are many VMs.
     pub fn glance(&self, vm: &str) -> io::Result<Glance> {
         let names = names(&self.vm(vm)?)?;
+        if names.is_empty() {
+            self.check_there()?;
+        }
         let epoch = names.iter().filter_map(|name| name.parse().ok()).max().unwrap_or(0);
         Ok(Glance { epoch, free: names.contains(&free_name(epoch)) })
     }
 
     /// All claims of a VM.
     pub fn read(&self, vm: &str) -> io::Result<Sight> {
+        self.check_there()?;
         let folder = self.vm(vm)?;
         // One that is cleared away while this reads was below a claim that had won: it doesn't count.
         let mut claims = Vec::new();
@@ -122,6 +148,7 @@ impl Area {
 
     /// Makes a claim. Whether it is this host's now: another one may have had the epoch first.
     pub fn claim(&self, vm: &str, epoch: i64, host: &str) -> io::Result<bool> {
+        self.check_there()?;
         let folder = self.vm(vm)?;
         fs::create_dir_all(&folder)?;
         let claim = Claim { vm_uuid: vm.to_owned(), epoch, host_uuid: host.to_owned() };
@@ -172,7 +199,19 @@ impl Area {
 
     /// A host's last sign of life.
     pub fn heartbeat(&self, host: &str) -> io::Result<Option<Heartbeat>> {
-        load(&self.dir.join(HOSTS).join(file_name(host)?))
+        let found = load(&self.dir.join(HOSTS).join(file_name(host)?))?;
+        if found.is_none() {
+            self.check_there()?;
+        }
+        Ok(found)
+    }
+
+    /// Fails on a pool that can be read but takes no writes: it is full, or its file system is read-only.
+    pub fn check_writes(&self) -> io::Result<()> {
+        let aside = self.dir.join(ASIDE).join(aside_name());
+        let written = fs::write(&aside, b"whether the pool takes writes");
+        remove(&aside)?;
+        written
     }
 }
 
@@ -311,7 +350,7 @@ mod tests {
     fn damage_is_not_believed() {
         let dir = testkit::temp_dir();
         let pool = area(dir.path(), 500);
-        let beat = Heartbeat { host_uuid: "h".into(), boot_id: "b".into(), counter: 7 };
+        let beat = Heartbeat { host_uuid: "h".into(), boot_id: "b".into(), counter: 7, beat_millis: 9 };
         pool.beat(&beat).unwrap();
         assert_eq!(pool.heartbeat("h").unwrap(), Some(beat));
         assert_eq!(pool.heartbeat("x").unwrap(), None);

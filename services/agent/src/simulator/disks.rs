@@ -1,10 +1,10 @@
 //! Volumes on pools.
 
 use super::driver::Simulator;
-use super::leases::millis;
 use super::state::disk_saved;
 use crate::executor::nothing;
 use crate::hypervisor::{Done, Failure, Work};
+use crate::lease::millis;
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
@@ -25,7 +25,7 @@ impl Simulator {
             let pool = state.pools.entry(order.pool_uuid.clone()).or_default();
             if pool.order != order {
                 pool.order = order.clone();
-                entries.push(Entry::Pool(order));
+                entries.push(Entry::Pool(order.clone()));
             }
             let facts = PoolFacts {
                 pool_uuid: pool.order.pool_uuid.clone(),
@@ -33,6 +33,10 @@ impl Simulator {
                 used: pool.used(),
                 lease_millis: millis(area.rules().lease()),
             };
+            let host = state.host(work.host())?;
+            if host.pools.insert(order.pool_uuid) {
+                entries.push(host.saved());
+            }
             Ok((outcome::Body::Pool(facts), state))
         });
         Ok(done?.mute(mute))

@@ -2,23 +2,27 @@
 
 use super::faults::{self, Verdict};
 use super::guest::Guest;
-use super::leases::Wanted;
 use super::router;
-use super::state::{Host, Lease, State, Vm, lease_pool};
+use super::screen;
+use super::state::{Host, Lease, State, Vm};
+use crate::console::ConsoleEndpoint;
 use crate::executor::nothing;
 use crate::hypervisor::{Done, Failure, Hypervisor, News, Work};
 use crate::journal::Journal;
-use crate::lease::{Areas, Tenure};
+use crate::lease::{Areas, Tenure, Wanted, lease_pool, outdated};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DetachDisk, EnsureDisk, EnsurePool, FenceVm, ForgottenRouter,
-    ForgottenVm, HostSpawned, HostUp, InspectLease, ListDisks, Mock, MockList, PowerReason, PowerState, RebootVm,
-    RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange, SpawnHost, StartVm, StopVm, VmSpec, VmState,
-    outcome,
+    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DeleteImage, DetachDisk, EnsureDisk, EnsurePool, FenceVm,
+    FetchImage, ForgottenRouter, ForgottenVm, HostSpawned, HostUp, InspectHost, InspectLease, ListDisks, Mock,
+    MockList, PowerReason, PowerState, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange,
+    SpawnHost, StartVm, StopVm, StoreDisk, VmSpec, VmState, outcome,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
+
+/// Bytes that fit between a simulated screen and its viewer.
+const SCREEN_PIPE: usize = 64 * 1024;
 
 /// All simulated hosts of a process.
 pub(crate) struct Simulator {
@@ -225,6 +229,10 @@ impl Hypervisor for Simulator {
         self.do_inspect_lease(work, order).await
     }
 
+    async fn inspect_host(&self, work: &Work, order: InspectHost) -> Result<Done, Failure> {
+        self.do_inspect_host(work, order).await
+    }
+
     async fn fence_vm(&self, work: &Work, order: FenceVm) -> Result<Done, Failure> {
         self.do_fence_vm(work, order).await
     }
@@ -309,6 +317,37 @@ impl Hypervisor for Simulator {
         Ok(done?.mute(mute))
     }
 
+    async fn fetch_image(&self, work: &Work, order: FetchImage) -> Result<Done, Failure> {
+        self.do_fetch_image(work, order).await
+    }
+
+    async fn delete_image(&self, work: &Work, order: DeleteImage) -> Result<Done, Failure> {
+        self.do_delete_image(work, order).await
+    }
+
+    async fn store_disk(&self, work: &Work, order: StoreDisk) -> Result<Done, Failure> {
+        self.do_store_disk(work, order).await
+    }
+
+    async fn console(&self, work: &Work, vm_uuid: &str) -> Result<ConsoleEndpoint, Failure> {
+        if self.before(work, &["OpenConsole", "GetVncPortCommand"]).await? {
+            return Err(Failure::Silent);
+        }
+        let (spec, guest) = {
+            let mut state = self.alive(work)?;
+            let vm = state.host(work.host())?.vms.get(vm_uuid).filter(|vm| vm.power == PowerState::On);
+            let vm = vm.ok_or_else(|| ApiError::failed("The VM doesn't run on this host: it shows nothing"))?;
+            (vm.spec.clone(), vm.guest.clone())
+        };
+        let (pipe, near) = tokio::io::duplex(SCREEN_PIPE);
+        tokio::spawn(async move {
+            if let Err(error) = screen::serve(near, spec, &guest.screen).await {
+                tracing::debug!(%error, "a viewer of a simulated screen is gone");
+            }
+        });
+        Ok(ConsoleEndpoint::Pipe(pipe))
+    }
+
     async fn inventory(&self, work: &Work) -> Result<Done, Failure> {
         self.do_inventory(work).await
     }
@@ -386,11 +425,7 @@ impl State {
     fn runs(&self, host_uuid: &str, spec: &VmSpec) -> Result<Option<VmState>, Failure> {
         let known = self.leases.get(&spec.uuid).map_or(0, |lease| lease.generation);
         if spec.generation < known {
-            return Err(ApiError::concurrent(format!(
-                "VM {} was started with generation {known} since: {} is over",
-                spec.instance_name, spec.generation
-            ))
-            .into());
+            return Err(outdated(&spec.instance_name, known, spec.generation).into());
         }
         let host = self.hosts.get(host_uuid).ok_or_else(|| unknown(host_uuid))?;
         let vm = host.vms.get(&spec.uuid).filter(|vm| vm.power == PowerState::On && vm.spec == *spec);

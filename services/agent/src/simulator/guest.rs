@@ -1,14 +1,19 @@
 //! What runs in a simulated VM: something that writes to its disk, as long as it may.
 
 use super::driver::Simulator;
-use crate::lease::{Area, Glance, Missing, Rules, Standing, Tenure, Written, now};
+use super::screen::Screen;
+use crate::lease::{Area, Glance, Holder, Missing, Rules, Standing, Tenure, Written, now};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 /// A guest, and its permit to write. The permit ends by itself, whether or not anybody looks.
-pub(super) struct Guest(Mutex<Inner>);
+pub(super) struct Guest {
+    inner: Mutex<Inner>,
+    /// What it shows.
+    pub screen: Screen,
+}
 
 struct Inner {
     tenure: Tenure,
@@ -22,7 +27,8 @@ struct Inner {
 
 impl Guest {
     pub fn new(tenure: Tenure) -> Arc<Guest> {
-        Arc::new(Guest(Mutex::new(Inner { tenure, stray: false, on: true, frozen: false, writes: 0 })))
+        let inner = Mutex::new(Inner { tenure, stray: false, on: true, frozen: false, writes: 0 });
+        Arc::new(Guest { inner, screen: Screen::default() })
     }
 
     /// One that heeds no lease.
@@ -33,7 +39,7 @@ impl Guest {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn standing(&self, now: Duration) -> Standing {
@@ -41,18 +47,10 @@ impl Guest {
         if inner.stray { Standing::Permitted } else { inner.tenure.standing(now) }
     }
 
-    pub fn looked(&self, rules: Rules, began: Duration, seen: Glance) -> Missing {
-        let mut inner = self.inner();
-        if inner.stray { Missing::Nothing } else { inner.tenure.looked(rules, began, seen) }
-    }
-
-    pub fn claimed_again(&self, rules: Rules, now: Duration) {
-        self.inner().tenure.claimed_again(rules, now);
-    }
-
     /// Ends it. A write that is under way is done when this returns, and no other one comes.
     pub fn off(&self) {
         self.inner().on = false;
+        self.screen.off();
     }
 
     pub fn freeze(&self, frozen: bool) {
@@ -70,6 +68,17 @@ impl Guest {
             inner.writes += 1;
         }
         Ok(Some(written))
+    }
+}
+
+impl Holder for Guest {
+    fn looked(&self, rules: Rules, began: Duration, seen: Glance) -> Missing {
+        let mut inner = self.inner();
+        if inner.stray { Missing::Nothing } else { inner.tenure.looked(rules, began, seen) }
+    }
+
+    fn claimed_again(&self, rules: Rules, now: Duration) {
+        self.inner().tenure.claimed_again(rules, now);
     }
 }
 

@@ -3,9 +3,9 @@
 
 use super::driver::Simulator;
 use super::guest::Guest;
-use super::state::{Claim, Host};
+use super::state::Host;
 use crate::hypervisor::News;
-use crate::lease::{Area, Missing, Standing, now};
+use crate::lease::{self, Area, Standing, now};
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{ForgottenVm, Heartbeat, PowerReason, PowerState, VmEvent};
 use std::collections::{BTreeSet, HashMap};
@@ -14,18 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// Looks in a lease time.
-const LOOKS: u32 = 4;
-/// The longest pause between two looks, however long the lease time.
-const LONGEST: Duration = Duration::from_secs(5);
-/// The shortest.
-const SHORTEST: Duration = Duration::from_millis(10);
-
 /// What is to be done for a host in one round.
 struct Errand {
     host: String,
     heartbeat: Heartbeat,
     looks: Vec<Look>,
+    /// Where it beats.
+    beats: BTreeSet<String>,
     /// Claimed VMs that the host doesn't run any more.
     free: Vec<String>,
 }
@@ -63,7 +58,7 @@ impl Simulator {
     pub async fn keep_leases(self: Arc<Self>) {
         let mut running: Option<JoinHandle<()>> = None;
         loop {
-            let pause = (self.areas.shortest() / LOOKS).clamp(SHORTEST, LONGEST);
+            let pause = lease::pause(self.areas.shortest());
             let due = tokio::select! {
                 () = tokio::time::sleep(pause) => true,
                 () = self.kick.notified() => true,
@@ -81,14 +76,16 @@ impl Simulator {
         }
     }
 
-    /// One look at every VM, one heartbeat a host and pool.
+    /// One look at every VM, one heartbeat a host and pool where it has VMs; a host without VMs on a pool that it was told of
+    /// beats there more seldom.
     fn round(&self) {
         let (errands, back): (Vec<Errand>, Vec<String>) = {
             let mut state = self.state();
             let back = state.hosts.iter().filter(|(_, host)| host.returning && host.has_agent());
             let back = back.map(|(uuid, _)| uuid.clone()).collect();
             let up = state.hosts.values_mut().filter(|host| host.has_agent() && !host.lease_cut);
-            (up.map(errand).collect(), back)
+            let shortest = self.areas.shortest();
+            (up.map(|host| errand(host, shortest)).collect(), back)
         };
         for errand in &errands {
             self.run(errand);
@@ -110,13 +107,13 @@ impl Simulator {
         for look in &errand.looks {
             let area = areas.entry(&look.pool).or_insert_with(|| self.areas.of(&look.pool, None).ok());
             let Some(area) = area else { continue };
-            if let Err(error) = self.look(area, &errand.host, look) {
+            if let Err(error) = lease::look(area, &errand.host, &look.vm, look.epoch, &*look.guest) {
                 tracing::debug!(host = errand.host, vm = look.vm, %error, "a lease can't be read");
             }
         }
-        let pools: BTreeSet<&str> = errand.looks.iter().map(|look| look.pool.as_str()).collect();
-        for pool in pools {
-            if let Some(Some(area)) = areas.get(pool)
+        for pool in &errand.beats {
+            let area = areas.entry(pool).or_insert_with(|| self.areas.of(pool, None).ok());
+            if let Some(area) = area
                 && let Err(error) = area.beat(&errand.heartbeat)
             {
                 tracing::debug!(host = errand.host, pool, %error, "a heartbeat can't be written");
@@ -136,27 +133,10 @@ impl Simulator {
         let Some(on) = state.hosts.get_mut(host).filter(|host| host.has_agent() && !host.lease_cut) else {
             return Ok(());
         };
-        let claim = on.claims.get(vm).filter(|claim| claim.taking == 0 && !on.vms.contains_key(vm));
+        let claim = on.claims.idle(vm).filter(|_| !on.vms.contains_key(vm));
         if let Some(claim) = claim {
             self.areas.of(&claim.pool, None)?.free(vm, claim.epoch, host)?;
             on.claims.remove(vm);
-        }
-        Ok(())
-    }
-
-    fn look(&self, area: &Area, host: &str, look: &Look) -> io::Result<()> {
-        let began = now();
-        let seen = area.glance(&look.vm)?;
-        if look.guest.looked(area.rules(), began, seen) == Missing::Claim {
-            tracing::warn!(
-                host,
-                vm = look.vm,
-                epoch = look.epoch,
-                "the VM's claim is gone from its pool: claiming again"
-            );
-            if area.claim(&look.vm, look.epoch, host)? {
-                look.guest.claimed_again(area.rules(), now());
-            }
         }
         Ok(())
     }
@@ -180,12 +160,9 @@ impl Simulator {
     fn find_claims(&self) -> io::Result<()> {
         for pool in self.areas.pools()? {
             let area = self.areas.of(&pool, None)?;
-            for vm in area.vms()? {
-                let sight = area.read(&vm)?;
-                let Some(highest) = sight.highest().filter(|claim| !claim.free) else { continue };
-                if let Some(host) = self.state().hosts.get_mut(&highest.host) {
-                    let claim = Claim { pool: pool.clone(), epoch: highest.epoch, taking: 0 };
-                    host.claims.entry(vm).or_insert(claim);
+            for (vm, claim) in lease::held(&area)? {
+                if let Some(host) = self.state().hosts.get_mut(&claim.host) {
+                    host.claims.found(vm, &pool, claim.epoch);
                 }
             }
         }
@@ -193,8 +170,7 @@ impl Simulator {
     }
 }
 
-fn errand(host: &mut Host) -> Errand {
-    host.beats += 1;
+fn errand(host: &mut Host, shortest: Duration) -> Errand {
     let uuid = host.spec.host_uuid.clone();
     let look = |(vm, on): (&String, &super::state::Vm)| Look {
         vm: vm.clone(),
@@ -202,12 +178,20 @@ fn errand(host: &mut Host) -> Errand {
         pool: on.lease_pool(),
         guest: on.guest.clone(),
     };
-    let idle = |vm: &str, claim: &Claim| claim.taking == 0 && !host.vms.contains_key(vm);
+    let looks: Vec<Look> = host.vms.iter().map(look).collect();
+    let heartbeat = host.beats.next(&uuid, &host.boot_id, shortest);
+    let mut beats: BTreeSet<String> = looks.iter().map(|look| look.pool.clone()).collect();
+    for pool in &host.pools {
+        if !beats.contains(pool) && host.beats.is_due(&uuid, pool) {
+            beats.insert(pool.clone());
+        }
+    }
     Errand {
-        heartbeat: Heartbeat { host_uuid: uuid.clone(), boot_id: host.boot_id.clone(), counter: host.beats },
+        heartbeat,
         host: uuid,
-        looks: host.vms.iter().map(look).collect(),
-        free: host.claims.iter().filter(|(vm, claim)| idle(vm, claim)).map(|(vm, _)| vm.clone()).collect(),
+        looks,
+        beats,
+        free: host.claims.all_idle().filter(|vm| !host.vms.contains_key(*vm)).cloned().collect(),
     }
 }
 
@@ -301,5 +285,44 @@ mod tests {
         for n in 0..HOSTS {
             assert_eq!(area.heartbeat(&format!("h{n}")).unwrap().unwrap().counter, 1);
         }
+    }
+
+    /// The cost of hosts that run nothing: two files a lease time each.
+    #[test]
+    fn a_thousand_idle_hosts_beat_on_their_pools_at_little_cost() {
+        const IDLE: usize = 1000;
+        let dir = testkit::temp_dir();
+        let (journal, _) = Journal::open(dir.path(), false).unwrap();
+        let areas = Areas::new(dir.path().join("pools"), Duration::from_secs(10));
+        let simulator = Simulator::new(Arc::new(journal), areas);
+        let uuid = |n: usize| format!("{n:036}");
+        for n in 0..IDLE {
+            let mut host = Host::new(SpawnHost { host_uuid: uuid(n), ..SpawnHost::default() });
+            host.pools = ["p".to_owned(), "q".to_owned()].into();
+            simulator.state().hosts.insert(uuid(n), host);
+        }
+        simulator.state().hosts.insert("untold".into(), Host::new(SpawnHost::default()));
+        let area = simulator.areas.of("p", None).unwrap();
+        let beat = |n: usize| area.heartbeat(&uuid(n)).unwrap().unwrap();
+        simulator.round();
+        assert!((0..IDLE).all(|n| beat(n).counter == 1), "at once where it hasn't yet");
+        assert_eq!(beat(0).beat_millis, 10_000);
+        let mut shares = Vec::new();
+        let mut took = Duration::ZERO;
+        for round in 2..=5 {
+            let begun = Instant::now();
+            simulator.round();
+            took += begun.elapsed();
+            shares.push((0..IDLE).filter(|n| beat(*n).counter == round).count());
+        }
+        eprintln!("{IDLE} idle hosts beat on two pools in {took:?}, {shares:?} in a round");
+        assert_eq!(shares.iter().sum::<usize>(), IDLE, "once in four rounds");
+        assert!(shares.iter().all(|share| (IDLE / 8..IDLE / 2).contains(share)), "not all at once: {shares:?}");
+        assert_eq!(area.heartbeat("untold").unwrap(), None);
+        // One that is cut off from its storage, or off, says nothing.
+        simulator.state().hosts.get_mut(&uuid(0)).unwrap().lease_cut = true;
+        simulator.state().hosts.get_mut(&uuid(1)).unwrap().dead = true;
+        (0..8).for_each(|_| simulator.round());
+        assert!(beat(0).counter <= 5 && beat(1).counter <= 5 && beat(2).counter > 5);
     }
 }

@@ -10,10 +10,12 @@ mod driver;
 mod faults;
 mod guest;
 mod handle;
+mod images;
 mod inventory;
 mod keeper;
 mod leases;
 mod router;
+mod screen;
 mod state;
 mod tamper;
 

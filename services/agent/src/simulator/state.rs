@@ -2,15 +2,17 @@
 
 use super::faults;
 use super::guest::Guest;
-use crate::lease::Tenure;
-use aws_lc_rs::digest::{Context, SHA256};
+use super::images::{Image, Place};
+use crate::hypervisor::Digest;
+use crate::lease::{Beats, Claims, Tenure, lease_pool};
+use aws_lc_rs::digest::SHA256;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::wanted::Wanted;
 use contract_agent::{
     ApplyRouter, DiskState, EnsurePool, HostFacts, HostUp, Mock, MockList, PowerReason, PowerState, Report,
     RouterApplied, RouterChange, SavedDisk, SavedHost, SavedLease, SavedVm, SpawnHost, VmSpec, VmState,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What a pool holds when its URL doesn't say: `?capacity=BYTES`.
@@ -20,6 +22,8 @@ const POOL_CAPACITY: u64 = 1 << 40;
 pub(super) struct State {
     pub hosts: BTreeMap<String, Host>,
     pub pools: HashMap<String, Pool>,
+    /// On secondary stores; not kept on the agent's disk.
+    pub images: HashMap<Place, Image>,
     pub leases: HashMap<String, Lease>,
     pub mocks: Vec<Mock>,
 }
@@ -42,9 +46,11 @@ pub(super) struct Host {
     /// Its agent is back, and hasn't looked yet which VMs it has lost.
     pub returning: bool,
     /// What it has claimed on pools and not given back.
-    pub claims: HashMap<String, Claim>,
-    /// Rounds of looks at its leases.
-    pub beats: u64,
+    pub claims: Claims,
+    /// Its signs of life on pools.
+    pub beats: Beats,
+    /// The pools that it was told of.
+    pub pools: BTreeSet<String>,
     pub vms: BTreeMap<String, Vm>,
     pub routers: BTreeMap<String, Wanted>,
     /// Digest of the last report that was taken.
@@ -61,15 +67,6 @@ pub(super) struct Vm {
     pub reason: PowerReason,
     pub boots: u64,
     pub guest: Arc<Guest>,
-}
-
-/// A host's claim to a VM.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub pool: String,
-    pub epoch: i64,
-    /// Orders that are at it.
-    pub taking: usize,
 }
 
 #[derive(Default)]
@@ -97,8 +94,9 @@ impl Host {
             agent_gone: false,
             lease_cut: false,
             returning: false,
-            claims: HashMap::new(),
-            beats: 0,
+            claims: Claims::default(),
+            beats: Beats::default(),
+            pools: BTreeSet::new(),
             vms: BTreeMap::new(),
             routers: BTreeMap::new(),
             reported: Vec::new(),
@@ -133,6 +131,7 @@ impl Host {
             boot_id: self.boot_id.clone(),
             dead: self.dead,
             killed_by: self.killed_by,
+            pools: self.pools.iter().cloned().collect(),
         })
     }
 
@@ -166,20 +165,14 @@ impl Host {
 
     /// What must be equal for the control plane to know what runs here.
     pub fn digest(&self) -> Vec<u8> {
-        let mut digest = Context::new(&SHA256);
-        digest.update(self.boot_id.as_bytes());
+        let mut digest = Digest::new(&self.boot_id);
         for (uuid, vm) in &self.vms {
-            digest.update(b"v");
-            digest.update(uuid.as_bytes());
-            digest.update(&(vm.power as i32).to_le_bytes());
-            digest.update(&vm.spec.generation.to_le_bytes());
+            digest.vm(uuid, vm.power, vm.spec.generation);
         }
         for (uuid, router) in &self.routers {
-            digest.update(b"r");
-            digest.update(uuid.as_bytes());
-            digest.update(&router.generation.to_le_bytes());
+            digest.router(uuid, router.generation);
         }
-        digest.finish().as_ref()[..16].to_vec()
+        digest.finish()
     }
 
     pub fn report(&self) -> Report {
@@ -333,6 +326,7 @@ impl State {
         host.boot_id = saved.boot_id;
         host.dead = saved.dead;
         host.killed_by = saved.killed_by;
+        host.pools = saved.pools.into_iter().collect();
     }
 
     /// Everything that the state file must hold, in an order in which it can be loaded.
@@ -361,12 +355,6 @@ impl State {
         }
         entries
     }
-}
-
-/// The pool on which a VM's lease is: that of its root disk; empty when it has no disks.
-pub(super) fn lease_pool(spec: &VmSpec) -> &str {
-    let root = spec.disks.iter().find(|disk| disk.root).or(spec.disks.first());
-    root.map_or("", |disk| disk.pool_uuid.as_str())
 }
 
 pub(super) fn disk_saved(disk: &DiskState, pool: &str) -> Entry {

@@ -26,11 +26,18 @@ pub const SECOND: Duration = Duration::from_secs(1);
 /// Far longer than any test: nothing gets lost by silence.
 pub const PATIENT: Timing = Timing { beat: Duration::from_millis(50), silence: Duration::from_secs(600) };
 
-const HOSTS: &[Migration] = &[Migration {
-    owner: "orchestrator",
-    file: "0002_hosts.sql",
-    sql: include_str!("../../../orchestrator/migrations/0002_hosts.sql"),
-}];
+const HOSTS: &[Migration] = &[
+    Migration {
+        owner: "orchestrator",
+        file: "0002_hosts.sql",
+        sql: include_str!("../../../orchestrator/migrations/0002_hosts.sql"),
+    },
+    Migration {
+        owner: "orchestrator",
+        file: "0023_waiting_agents.sql",
+        sql: include_str!("../../../orchestrator/migrations/0023_waiting_agents.sql"),
+    },
+];
 
 /// One replica with a hub.
 pub struct Replica {
@@ -192,6 +199,15 @@ impl Running {
         drop(self.simulator);
         let result = self.task.await.unwrap();
         // A look at leases that is under way still has the state folder.
+        let runtime = self.runtime;
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(10 * SECOND)).await.unwrap();
+        result
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(self) -> Result<(), ApiError> {
+        drop(self.simulator);
+        let result = self.task.await.unwrap();
         let runtime = self.runtime;
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(10 * SECOND)).await.unwrap();
         result

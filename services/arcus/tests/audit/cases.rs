@@ -32,6 +32,15 @@ const OFF_NIC: &str = "SELECT 'nic/' || uuid FROM nics WHERE vm_uuid = (SELECT u
 const OFF_ROOT: &str = "SELECT 'volume/' || uuid FROM volumes WHERE kind = 'ROOT' AND name = (SELECT 'ROOT-' || id FROM vms WHERE name = 'off')";
 const DATA: &str = "SELECT 'volume/' || uuid FROM volumes WHERE name = 'data'";
 const SNAT: &str = "SELECT 'address/' || ip FROM ip_addresses WHERE is_source_nat = 1";
+const FORWARD: &str = "SELECT 'rule/' || uuid FROM firewall_rules WHERE purpose = 'PortForwarding'";
+const BALANCER: &str = "SELECT 'rule/' || uuid FROM firewall_rules WHERE purpose = 'LoadBalancing'";
+const MEMBER: &str = "SELECT 'member/' || id FROM lb_members";
+const STICKINESS: &str = "SELECT 'stickiness/' || uuid FROM lb_stickiness";
+/// The template that was registered, and its copy.
+const OWN_TEMPLATE: &str = "SELECT 'template/' || uuid FROM templates WHERE name = 'sample'";
+const OWN_COPY: &str =
+    "SELECT 'templatecopy/' || template_id || '/store/' || store_id FROM template_store_refs WHERE template_id >= 200";
+const SNAPSHOT: &str = "SELECT 'snapshot/' || uuid FROM snapshots";
 const TENANT: &str = "SELECT 'account/' || uuid FROM accounts WHERE name = 'tenant'";
 
 pub const CASES: &[Case] = &[
@@ -453,7 +462,7 @@ pub const CASES: &[Case] = &[
             "UPDATE nics SET removed = 1, live_network = NULL, live_mac = NULL WHERE vm_uuid = (SELECT uuid FROM vms WHERE name = 't-first')",
         ],
         RUNS,
-        &[],
+        &["member-lost", "rule-machine"],
     ),
     case(
         "vm-without-root",
@@ -671,6 +680,139 @@ pub const CASES: &[Case] = &[
         "template-os-type",
         &["UPDATE templates SET os_type_id = 999 WHERE id = (SELECT MIN(t.id) FROM templates t)"],
         "SELECT 'template/' || uuid FROM templates WHERE os_type_id = 999",
+        &[],
+    ),
+    case(
+        "rule-address",
+        &[
+            "UPDATE firewall_rules SET ip_id = (SELECT MIN(id) FROM ip_addresses WHERE state = 'Free') WHERE purpose = 'PortForwarding'",
+        ],
+        FORWARD,
+        &[],
+    ),
+    case(
+        "rule-network",
+        &["UPDATE firewall_rules SET network_id = 999 WHERE purpose = 'PortForwarding'"],
+        FORWARD,
+        &["rule-address", "rule-machine"],
+    ),
+    case("rule-machine", &["UPDATE firewall_rules SET vm_id = 999 WHERE purpose = 'PortForwarding'"], FORWARD, &[]),
+    case("rule-late", &["UPDATE firewall_rules SET state = 'Revoke' WHERE purpose = 'PortForwarding'"], FORWARD, &[]),
+    case(
+        "rule-related",
+        &["UPDATE firewall_rules SET related_id = 999 WHERE purpose = 'Firewall' AND start_port = 2222"],
+        "SELECT 'rule/' || uuid FROM firewall_rules WHERE related_id = 999",
+        &[],
+    ),
+    case(
+        "rule-overlap",
+        &["UPDATE firewall_rules SET start_port = 70, end_port = 90 WHERE purpose = 'PortForwarding'"],
+        "SELECT 'rule/' || uuid FROM firewall_rules WHERE purpose IN ('PortForwarding', 'LoadBalancing') ORDER BY id DESC LIMIT 1",
+        &[],
+    ),
+    case(
+        "static-nat-shared",
+        &["UPDATE ip_addresses SET is_static_nat = 1, vm_id = (SELECT id FROM vms WHERE name = 't-first') WHERE id = \
+           (SELECT ip_id FROM firewall_rules WHERE purpose = 'PortForwarding')"],
+        FORWARD,
+        &[],
+    ),
+    case("balancer-lost", &["DELETE FROM load_balancers"], BALANCER, &[]),
+    case(
+        "balancer-leaked",
+        &[
+            "INSERT INTO load_balancers (rule_id, name, name_lower, algorithm, private_port) VALUES (999, 'x', 'x', 'source', 80)",
+        ],
+        "SELECT 'balancer/999'",
+        &[],
+    ),
+    case("balancer-state", &["DELETE FROM lb_members"], BALANCER, &[]),
+    case(
+        "balancer-late",
+        &["UPDATE firewall_rules SET state = 'Revoke' WHERE purpose = 'LoadBalancing'"],
+        BALANCER,
+        &[],
+    ),
+    case("member-lost", &["UPDATE lb_members SET nic_id = 999"], MEMBER, &[]),
+    case("member-late", &["UPDATE lb_members SET state = 'Revoke'"], MEMBER, &[]),
+    case("stickiness-lost", &["UPDATE lb_stickiness SET rule_id = 999"], STICKINESS, &[]),
+    case("stickiness-late", &["UPDATE lb_stickiness SET state = 'Add'"], STICKINESS, &[]),
+    case(
+        "template-copy-state",
+        &["UPDATE template_store_refs SET physical_size = 0 WHERE template_id >= 200"],
+        OWN_COPY,
+        &[],
+    ),
+    case("template-copy-unwanted", &["UPDATE template_zones SET removed = 1 WHERE template_id >= 200"], OWN_COPY, &[]),
+    case(
+        "template-copy-late",
+        &["UPDATE template_store_refs SET state = 'Creating', download_state = 'DOWNLOAD_IN_PROGRESS', changed = 1 \
+           WHERE template_id >= 200"],
+        OWN_COPY,
+        &[],
+    ),
+    case(
+        "template-share",
+        &["UPDATE template_shares SET account_id = 999"],
+        "SELECT 'templateshare/' || template_id || '/999' FROM template_shares",
+        &[],
+    ),
+    case(
+        "image-deletion-of-living",
+        &[
+            "INSERT INTO image_deletions (path, store_id, tries, not_before, created) SELECT path, store_id, 0, 9999999999999999, \
+           9999999999999999 FROM template_store_refs WHERE template_id >= 200",
+        ],
+        "SELECT 'image/' || path FROM template_store_refs WHERE template_id >= 200",
+        &[],
+    ),
+    case(
+        "image-deletion-late",
+        &["INSERT INTO image_deletions (path, store_id, tries, not_before, created) VALUES ('p', 1, 9, 1, 1)"],
+        "SELECT 'image/p'",
+        &[],
+    ),
+    case(
+        "limit-leaked-template",
+        &["INSERT INTO limit_reservations (holder, type, account_id, amount, reserved_by, created) \
+           VALUES ('template:11111111-1111-4111-8111-111111111111', 4, 2, 0, '', 1)"],
+        "SELECT 'template:11111111-1111-4111-8111-111111111111/4'",
+        &[],
+    ),
+    case(
+        "limit-missing-template",
+        &["UPDATE template_store_refs SET held_bytes = held_bytes + 1 WHERE template_id >= 200"],
+        OWN_TEMPLATE,
+        &[],
+    ),
+    case(
+        "snapshot-state",
+        &["UPDATE snapshots SET state = 'Error', removed = 1"],
+        SNAPSHOT,
+        &["limit-leaked-snapshot"],
+    ),
+    case("snapshot-reference", &["UPDATE snapshots SET volume_id = 999"], SNAPSHOT, &[]),
+    case("snapshot-owner", &["UPDATE snapshots SET domain_path = '/1/999/'"], SNAPSHOT, &[]),
+    case("snapshot-transitional", &["UPDATE snapshots SET state = 'BackingUp', physical_size = 0"], SNAPSHOT, &[]),
+    case(
+        "image-deletion-of-snapshot",
+        &[
+            "INSERT INTO image_deletions (path, store_id, tries, not_before, created) SELECT path, store_id, 0, 9999999999999999, \
+           9999999999999999 FROM snapshots",
+        ],
+        "SELECT 'image/' || path FROM snapshots",
+        &[],
+    ),
+    case(
+        "limit-leaked-snapshot",
+        &["UPDATE snapshots SET state = 'Destroyed', removed = 1"],
+        "SELECT 'snapshot:' || uuid || '/3' FROM snapshots",
+        &[],
+    ),
+    case(
+        "limit-missing-snapshot",
+        &["UPDATE snapshots SET held_bytes = held_bytes + 1, physical_size = physical_size + 1"],
+        SNAPSHOT,
         &[],
     ),
 ];

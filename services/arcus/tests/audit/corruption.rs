@@ -89,6 +89,9 @@ async fn on_mariadb() {
         "volume-slot",
         "pool-capacity",
         "template-os-type",
+        "template-copy-state",
+        "image-deletion-of-living",
+        "limit-missing-template",
     ];
     let mut wrong = Vec::new();
     for case in CASES.iter().filter(|c| sample.contains(&c.check)) {

@@ -4,8 +4,8 @@ use crate::world::World;
 use audit::Auditor;
 use contract::api::{Caller, RoleType};
 use contract_agent::{Command, Mock, SetMocks, command};
-use contract_compute::StartVirtualMachineRequest;
 use contract_compute::virtual_machines_client::VirtualMachinesClient;
+use contract_compute::{StartVirtualMachineRequest, StopVirtualMachineRequest};
 use orchestrator::audit::HubReports;
 use std::time::Duration;
 use store::Sql;
@@ -34,26 +34,27 @@ impl World {
         wait_until(is, 60 * SECOND).await;
     }
 
+    /// Stops all VMs of a host.
+    async fn empty(&self, host: &str) {
+        let mut vms = VirtualMachinesClient::new(self.net.channel("orchestrator"));
+        for vm in self.simulator.vms().into_iter().filter(|vm| vm.host == host) {
+            let message = StopVirtualMachineRequest { id: Some(vm.spec.uuid), ..StopVirtualMachineRequest::default() };
+            vms.stop(rpc::cx::request(&admin(), message)).await.unwrap();
+        }
+        let left = Sql::new("SELECT COUNT(*) FROM vms v JOIN hosts h ON h.id = v.host_id WHERE h.uuid = ?").bind(host);
+        let is_empty = || async { self.node.db.one(left.clone()).await.unwrap().at::<i64>(0).unwrap() == 0 };
+        wait_until(is_empty, 30 * SECOND).await;
+    }
+
     /// Starts a VM on a certain host.
     async fn start_on(&self, vm: &str, host: &str) {
-        let caller = Caller {
-            user_id: 2,
-            account_id: 2,
-            account_name: "admin".into(),
-            domain_id: 1,
-            domain_path: "/1/".into(),
-            role_type: RoleType::Admin.into(),
-            role_id: 1,
-            user_name: "admin".into(),
-            ..Caller::default()
-        };
         let message = StartVirtualMachineRequest {
             id: Some(vm.to_owned()),
             host_id: Some(host.to_owned()),
             ..StartVirtualMachineRequest::default()
         };
         let mut vms = VirtualMachinesClient::new(self.net.channel("orchestrator"));
-        vms.start(rpc::cx::request(&caller, message)).await.unwrap();
+        vms.start(rpc::cx::request(&admin(), message)).await.unwrap();
         wait_until(|| async { self.simulator.vm(vm).is_some_and(|vm| vm.host == host) }, 30 * SECOND).await;
     }
 
@@ -74,6 +75,20 @@ impl World {
             list.flat_map(|i| &i.addresses).any(|a| a.split('/').next() == Some(address))
         };
         self.simulator.routers().into_iter().filter(has).map(|r| r.host).collect()
+    }
+}
+
+fn admin() -> Caller {
+    Caller {
+        user_id: 2,
+        account_id: 2,
+        account_name: "admin".into(),
+        domain_id: 1,
+        domain_path: "/1/".into(),
+        role_type: RoleType::Admin.into(),
+        role_id: 1,
+        user_name: "admin".into(),
+        ..Caller::default()
     }
 }
 
@@ -128,4 +143,35 @@ async fn a_host_that_was_silent_drops_the_router_that_runs_elsewhere() {
         !outcome.violations.iter().any(|v| v.check.starts_with("host-router"))
     };
     wait_until(settled, 60 * SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_leaves_a_dead_host_that_ran_no_vm() {
+    let world = World::new().await;
+    world.hasten().await;
+    let hand = &world.simulator;
+    let router = world.text("SELECT uuid FROM routers WHERE removed IS NULL").await;
+    let old = hand.router(&router).unwrap().host;
+    let new = hand.hosts().into_iter().find(|h| *h != old).unwrap();
+    world.empty(&old).await;
+    assert!(hand.vms().iter().all(|vm| vm.host == new));
+    let pools = "SELECT COUNT(*) FROM pool_hosts";
+    assert_eq!(world.node.db.one(Sql::new(pools)).await.unwrap().at::<i64>(0).unwrap(), 2, "both reach the pool");
+
+    // Only silent: its heartbeat goes on, and the router stays.
+    assert!(hand.silence_host(&old, true));
+    let known = "SELECT COUNT(*) FROM host_absences WHERE verdict = 'Alive' AND reason LIKE '%alive by its storage%'";
+    let found = || async { world.node.db.one(Sql::new(known)).await.unwrap().at::<i64>(0).unwrap() == 1 };
+    wait_until(found, 60 * SECOND).await;
+    assert_eq!(world.hosts_of(&router), [old.as_str()]);
+    assert!(hand.silence_host(&old, false));
+    world.await_host(&old, "Up").await;
+
+    // All of it stands still, as if it were dead, and nobody says that it is off.
+    let frozen = Mock { id: 1, host_uuid: Some(old.clone()), frozen: true, ..Mock::default() };
+    world.mocks(vec![frozen]).await;
+    world.await_host(&old, "Down").await;
+    wait_until(|| async { world.hosts_of(&router).contains(&new) }, 60 * SECOND).await;
+    world.mocks(Vec::new()).await;
+    wait_until(|| async { world.hosts_of(&router) == [new.as_str()] }, 60 * SECOND).await;
 }

@@ -58,7 +58,9 @@ pub async fn enrich(api: &ApiClient) {
         ("password", "secret-word"),
     ];
     api.call("createAccount", &tenant).await.unwrap();
-    api.run("associateIpAddress", &[("networkid", &network)]).await.unwrap();
+    let address = api.run("associateIpAddress", &[("networkid", &network)]).await.unwrap();
+    let address =
+        address.pointer("/ipaddress/id").and_then(Value::as_str).unwrap_or_else(|| panic!("{address}")).to_owned();
     let by_name = [("name", "DefaultIsolatedNetworkOfferingWithSourceNatService")];
     let offering = api.call("listNetworkOfferings", &by_name).await.unwrap();
     let offering = offering.pointer("/networkoffering/0/id").and_then(Value::as_str).unwrap();
@@ -72,6 +74,62 @@ pub async fn enrich(api: &ApiClient) {
     let vm = vm.pointer("/virtualmachine/0/id").and_then(Value::as_str).unwrap();
     let tags = [("resourcetype", "UserVm"), ("resourceids", vm), ("tags[0].key", "a"), ("tags[0].value", "b")];
     api.run("createTags", &tags).await.unwrap();
+    let forward = [
+        ("ipaddressid", address.as_str()),
+        ("virtualmachineid", vm),
+        ("protocol", "tcp"),
+        ("publicport", "2222"),
+        ("privateport", "22"),
+    ];
+    api.run("createPortForwardingRule", &forward).await.unwrap();
+    api.run("createEgressFirewallRule", &[("networkid", &network), ("protocol", "all")]).await.unwrap();
+    balance(api, &address, vm).await;
+    share(api, &zone).await;
+    let root = api.call("listVolumes", &[("virtualmachineid", vm), ("type", "ROOT")]).await.unwrap();
+    let root = root.pointer("/volume/0/id").and_then(Value::as_str).unwrap_or_else(|| panic!("{root}"));
+    api.run("createSnapshot", &[("volumeid", root), ("name", "sample")]).await.unwrap();
+}
+
+/// A template that was registered, came in, and is shared.
+async fn share(api: &ApiClient, zone: &str) {
+    let os_type = first(api, "listOsTypes", "ostype").await;
+    let template = [
+        ("name", "sample"),
+        ("displaytext", "s"),
+        ("format", "QCOW2"),
+        ("hypervisor", "Simulator"),
+        ("ostypeid", os_type.as_str()),
+        ("url", "http://images.example/sample.qcow2?bytes=1000000&virtual=2000000&millis=1"),
+        ("zoneid", zone),
+    ];
+    let made = api.call("registerTemplate", &template).await.unwrap();
+    let id = made.pointer("/template/0/id").and_then(Value::as_str).unwrap_or_else(|| panic!("{made}"));
+    wait_until(
+        || async {
+            let listed = api.call("listTemplates", &[("templatefilter", "all"), ("id", id)]).await.unwrap();
+            listed.pointer("/template/0/isready") == Some(&Value::Bool(true))
+        },
+        Duration::from_secs(60),
+    )
+    .await;
+    let shared = [("id", id), ("op", "add"), ("accounts", "tenant")];
+    api.call("updateTemplatePermissions", &shared).await.unwrap();
+}
+
+/// A load balancing rule with a VM behind it and a stickiness policy.
+async fn balance(api: &ApiClient, address: &str, vm: &str) {
+    let rule = [
+        ("publicipid", address),
+        ("name", "web"),
+        ("algorithm", "roundrobin"),
+        ("publicport", "80"),
+        ("privateport", "8080"),
+    ];
+    let made = api.run("createLoadBalancerRule", &rule).await.unwrap();
+    let rule = made.pointer("/loadbalancer/id").and_then(Value::as_str).unwrap_or_else(|| panic!("{made}"));
+    api.run("assignToLoadBalancerRule", &[("id", rule), ("virtualmachineids", vm)]).await.unwrap();
+    let policy = [("lbruleid", rule), ("name", "sticky"), ("methodname", "SourceBased")];
+    api.run("createLBStickinessPolicy", &policy).await.unwrap();
 }
 
 async fn first(api: &ApiClient, command: &str, key: &str) -> String {

@@ -71,7 +71,7 @@ async fn arcus_dev_takes_limits_too() {
     let _alone = ALONE.lock().await;
     let dev = Dev::empty(&["--limit=at_work=1".into(), "--limit=account_queue=1".into()]).await;
     let query = dev.api().signed("listOsTypes", &[("pagesize", "500"), ("page", "1")]).unwrap();
-    let source = Source::new(dev.api_address(), Ipv4Addr::LOCALHOST, &[query]);
+    let source = Source::new(dev.api_address(), Ipv4Addr::LOCALHOST, &query);
     let tally = Arc::new(Tally::default());
     // One is at work, one waits: of many that come together some are refused, and some done.
     let refused = eventually(|| async {

@@ -27,24 +27,20 @@ impl Answer {
     }
 }
 
-/// Whoever sends a load: an address of its own, and requests that were signed once.
+/// Whoever sends a load: an address of its own, and a request that was signed once.
 pub struct Source {
     server: SocketAddr,
     from: Ipv4Addr,
-    requests: Vec<Vec<u8>>,
+    request: Vec<u8>,
     idle: Mutex<Vec<TcpStream>>,
-    next: AtomicUsize,
     under_way: AtomicUsize,
 }
 
 impl Source {
-    /// Sends these signed queries in turn.
-    pub fn new(server: SocketAddr, from: Ipv4Addr, queries: &[String]) -> Arc<Source> {
-        let request =
-            |query: &String| format!("GET /client/api?{query} HTTP/1.1\r\nhost: {server}\r\n\r\n").into_bytes();
-        let requests = queries.iter().map(request).collect();
-        let (next, under_way) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Source { server, from, requests, idle: Mutex::default(), next, under_way })
+    /// Sends this signed query.
+    pub fn new(server: SocketAddr, from: Ipv4Addr, query: &str) -> Arc<Source> {
+        let request = format!("GET /client/api?{query} HTTP/1.1\r\nhost: {server}\r\n\r\n").into_bytes();
+        Arc::new(Source { server, from, request, idle: Mutex::default(), under_way: AtomicUsize::new(0) })
     }
 
     /// Requests that have no answer yet.
@@ -52,18 +48,22 @@ impl Source {
         self.under_way.load(Ordering::SeqCst)
     }
 
-    /// Sends the next request.
-    pub async fn ask(&self) -> Answer {
+    /// Sends the request once more. It is under way from this call on, not from when it is first polled.
+    pub fn ask(self: &Arc<Self>) -> impl Future<Output = Answer> + Send + 'static {
         self.under_way.fetch_add(1, Ordering::SeqCst);
-        let request = &self.requests[self.next.fetch_add(1, Ordering::SeqCst) % self.requests.len()];
+        let source = self.clone();
+        async move { source.answer().await }
+    }
+
+    async fn answer(&self) -> Answer {
         let kept = self.idle.lock().unwrap().pop();
         let answered = match kept {
-            Some(stream) => match exchange(stream, request).await {
+            Some(stream) => match exchange(stream, &self.request).await {
                 // The server may close what nobody used for a while.
-                Err(_) => exchange(self.connect().await, request).await,
+                Err(_) => exchange(self.connect().await, &self.request).await,
                 answered => answered,
             },
-            None => exchange(self.connect().await, request).await,
+            None => exchange(self.connect().await, &self.request).await,
         };
         let (answer, stream) = answered.expect("an answer");
         self.idle.lock().unwrap().push(stream);
@@ -188,8 +188,8 @@ pub async fn offer(sources: &[Arc<Source>], rate: f64, lasting: Duration, most: 
                 held += 1;
                 break;
             }
-            let (source, tally) = (source.clone(), tally.clone());
-            under_way.spawn(async move { tally.note(source.ask().await) });
+            let (asked, tally) = (source.ask(), tally.clone());
+            under_way.spawn(async move { tally.note(asked.await) });
             sent += 1;
         }
         while let Some(ended) = under_way.try_join_next() {

@@ -8,5 +8,8 @@ mod dev;
 mod golden;
 mod idempotency;
 mod kill;
+mod load_balancing;
+mod snapshots;
+mod templates;
 mod tenants;
 mod wire;

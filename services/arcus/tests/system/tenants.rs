@@ -113,7 +113,7 @@ async fn tenant(admin: &Tenant, name: &str, domain: &str, role: RoleType) -> Ten
     Tenant { wire, api, account: name.into(), domain: domain.into(), role }
 }
 
-/// A network, a machine in it, a disk, a key pair, an address.
+/// A network, a machine in it, a disk, a key pair, an address with a load balancing rule and its stickiness policy.
 async fn furnish(of: &Tenant, ids: &[String; 4]) {
     let by_name = [("name", "DefaultIsolatedNetworkOfferingWithSourceNatService")];
     let offering = of.api.call("listNetworkOfferings", &by_name).await.unwrap();
@@ -128,14 +128,27 @@ async fn furnish(of: &Tenant, ids: &[String; 4]) {
     let machine = format!("{}-machine", of.account);
     let mut ids = ids.clone();
     ids[3] = network.clone();
-    of.api.run("deployVirtualMachine", &deploy_params(&ids, &machine)).await.unwrap();
+    let machine = of.api.run("deployVirtualMachine", &deploy_params(&ids, &machine)).await.unwrap();
     let offerings = of.api.call("listDiskOfferings", &[("name", "Small")]).await.unwrap();
     let disk = format!("{}-disk", of.account);
     let offering = text(&offerings, "/diskoffering/0/id");
     let params = [("zoneid", ids[0].as_str()), ("name", disk.as_str()), ("diskofferingid", offering.as_str())];
     of.api.run("createVolume", &params).await.unwrap();
     of.api.call("createSSHKeyPair", &[("name", &format!("{}-key", of.account))]).await.unwrap();
-    of.api.run("associateIpAddress", &[("networkid", &network)]).await.unwrap();
+    let address = of.api.run("associateIpAddress", &[("networkid", &network)]).await.unwrap();
+    let address = text(&address, "/ipaddress/id");
+    let rule = [
+        ("publicipid", address.as_str()),
+        ("name", "web"),
+        ("algorithm", "roundrobin"),
+        ("publicport", "80"),
+        ("privateport", "8080"),
+    ];
+    let rule = text(&of.api.run("createLoadBalancerRule", &rule).await.unwrap(), "/loadbalancer/id");
+    let members = [("id", rule.as_str()), ("virtualmachineids", &text(&machine, "/virtualmachine/id"))];
+    of.api.run("assignToLoadBalancerRule", &members).await.unwrap();
+    let policy = [("lbruleid", rule.as_str()), ("name", "sticky"), ("methodname", "SourceBased")];
+    of.api.run("createLBStickinessPolicy", &policy).await.unwrap();
 }
 
 /// All kinds that exist.

@@ -28,7 +28,8 @@ pub struct Messages {
 pub struct MessagePlan {
     /// Its fields by number.
     pub fields: Vec<FieldPlan>,
-    /// Set when the message is a list: the number of its count, when it has one, and the index of the items.
+    /// Set when the message is a list: the number of its count, when it has one, and the index of the items. Further lists
+    /// in it are told in place of the first, under their own name, when they have items (4.11's `lbrulevmidip`).
     pub list: Option<(Option<u32>, usize)>,
     /// Whether something in it, at any depth, isn't for everybody.
     pub restricted: bool,
@@ -109,6 +110,11 @@ impl FieldPlan {
         self.visible_to == 0 || self.visible_to & role as i32 != 0
     }
 
+    /// Whether it is a list of messages.
+    pub fn is_items(&self) -> bool {
+        self.repeated && matches!(self.kind, Kind::Message(_))
+    }
+
     /// Whether its items may be packed.
     pub fn packable(&self) -> bool {
         self.repeated
@@ -144,13 +150,11 @@ impl Messages {
         self.plans.push(MessagePlan::default());
         let mut fields: Vec<FieldPlan> = message.fields().map(|field| self.field(&field)).collect();
         fields.sort_by_key(|f| f.number);
-        let mut items = fields.iter().enumerate().filter(|(_, f)| f.name.as_ref() != COUNT);
-        let list = match (items.next(), items.next()) {
-            (Some((index, only)), None) if only.repeated && matches!(only.kind, Kind::Message(_)) => {
-                Some((fields.iter().find(|f| f.name.as_ref() == COUNT).map(|f| f.number), index))
-            }
-            _ => None,
-        };
+        let items = || fields.iter().enumerate().filter(|(_, f)| f.name.as_ref() != COUNT);
+        let list = items()
+            .next()
+            .filter(|_| items().all(|(_, f)| f.is_items()))
+            .map(|(index, _)| (fields.iter().find(|f| f.name.as_ref() == COUNT).map(|f| f.number), index));
         let restricted = fields.iter().any(|f| f.visible_to != 0 || matches!(f.kind, Kind::JobResult));
         self.plans[id.0] = MessagePlan { fields, list, restricted };
         id

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use contract::ApiError;
+use futures::FutureExt as _;
 use http::StatusCode;
 use store::now_micros;
 
@@ -17,7 +18,7 @@ use crate::catalogue::Entry;
 use crate::gateway::{Gateway, Kept, no_plan};
 use crate::idempotency;
 use crate::params;
-use crate::render::{self, Style};
+use crate::render::Style;
 
 /// A request whose sender isn't known: everything that may be wrong with it reads the same.
 const UNVERIFIED: &str = "unable to verify user credentials and/or request signature";
@@ -70,7 +71,7 @@ pub async fn answer(gateway: &Gateway, exchange: &Exchange, purpose: Purpose) ->
     let command = exchange.query.exact("command");
     let entry = command.and_then(|name| gateway.catalogue.command(name));
     if let Some(entry) = entry.filter(|e| e.info.authenticator && purpose == Purpose::Call) {
-        return login::answer(gateway, exchange, entry).await;
+        return login::answer(gateway, exchange, entry).boxed().await;
     }
     let refusal = match identify(gateway, exchange, command, entry).await {
         Ok((principal, entry)) => match in_turn(gateway, exchange, &principal, entry, purpose, false).await {
@@ -199,7 +200,8 @@ async fn in_turn(
     integration: bool,
 ) -> Result<Answer, ApiError> {
     let _pass = gateway.gates.pass(principal, entry).await?;
-    perform(gateway, exchange, principal, entry, purpose, integration).await
+    // Boxed: requests that wait don't hold the room that work takes.
+    perform(gateway, exchange, principal, entry, purpose, integration).boxed().await
 }
 
 /// Reads the parameters, calls the service and writes the answer.
@@ -216,7 +218,8 @@ async fn perform(
     if info.post_only && !exchange.post {
         return Ok(Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Please use HTTP POST for this command"));
     }
-    if purpose == Purpose::Plan && entry.plan.is_none() {
+    let plan = purpose == Purpose::Plan;
+    if plan && entry.plan.is_none() {
         return Err(no_plan(entry));
     }
     let query = &exchange.query;
@@ -237,17 +240,11 @@ async fn perform(
         role: principal.role_type(),
         encode: gateway.settings.get(config::keys::ENCODE_API_RESPONSE),
     };
-    let catalogue = &gateway.catalogue;
-    let body = match &entry.plan {
-        Some(plan) if purpose == Purpose::Plan => {
-            let bytes = gateway.plan(principal, entry, behalf, message).await?;
-            render::plan(catalogue, entry, plan.result, &bytes, style)?
-        }
-        _ => {
-            let bytes = gateway.call(principal, entry, behalf, message).await?;
-            render::answer(catalogue, entry, &bytes, style)?
-        }
+    let bytes = match plan {
+        true => gateway.plan(principal, entry, behalf, message).await?,
+        false => gateway.call(principal, entry, behalf, message).await?,
     };
+    let body = gateway.writers.write(entry, plan, bytes, style).await?;
     Ok(Answer::ok(body, exchange.language))
 }
 

@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use super::room::{Place, Room};
 use super::server::{Limits, Listener, Port, Server};
 use super::stalls::NoStalls;
+use super::turns::{InTurn, Turns};
 use crate::gates::Refusals;
 use crate::gateway::Gateway;
 
@@ -44,6 +45,7 @@ struct Door {
     tls: Option<TlsAcceptor>,
     server: Arc<Server>,
     room: Arc<Room>,
+    turns: Turns,
     told: Arc<Semaphore>,
     refused: Refusals,
 }
@@ -68,6 +70,7 @@ pub async fn serve(
         tcp,
         tls: listener.tls.map(TlsAcceptor::from),
         room: Room::new(limits.connections, limits.address_connections, &limits.trusted_proxies),
+        turns: Turns::new(),
         server: Arc::new(Server::new(gateway, limits, port)),
         told: Arc::new(Semaphore::new(TOLD)),
         refused: Refusals::default(),
@@ -103,8 +106,13 @@ impl Door {
 
     fn let_in(&self, stream: TcpStream, peer: SocketAddr) {
         let Some(place) = self.room.take(peer.ip()) else { return self.turn_away(stream) };
+        // Answers are written at once: nothing is gained by waiting for more.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let (stream, slices) = self.turns.connection(stream, peer.ip());
         let connection = connection(self.node.clone(), stream, peer, self.tls.clone(), self.server.clone(), place);
-        self.node.tasks.spawn(connection);
+        self.node.tasks.spawn(slices.of(connection.boxed()));
     }
 
     /// Tells a connection that there is no room; what is encrypted, or too much, is closed without a word.
@@ -131,16 +139,12 @@ impl Door {
 
 async fn connection(
     node: Node,
-    stream: TcpStream,
+    stream: InTurn,
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
     server: Arc<Server>,
     _place: Place,
 ) {
-    // Answers are written at once: nothing is gained by waiting for more.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
     let patience = server.limits().arrival;
     let stream = NoStalls::new(stream, patience);
     let Some(tls) = tls else { return talk(&node, stream, peer, server).await };
@@ -183,7 +187,8 @@ async fn talk(
             Ok::<_, Infallible>(answer)
         }
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    // Consoles go on as WebSockets.
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

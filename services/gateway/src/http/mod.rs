@@ -8,8 +8,10 @@ mod login;
 mod room;
 mod server;
 mod stalls;
+mod turns;
 
-pub use answer::retry_after;
+pub use answer::{Answer, Content, retry_after};
 pub use connections::serve;
+pub use exchange::{Exchange, KEY_NAME};
 pub use room::{Place, Room};
 pub use server::{Limits, Listener, Port};

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use config::keys;
 use contract::ApiError;
+use futures::FutureExt as _;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -19,6 +21,7 @@ use tracing::Instrument as _;
 use super::answer::{Answer, Content};
 use super::api::{self, Purpose};
 use super::exchange::{self, Exchange, Intake, Unreadable};
+use crate::console::{self, Wanted};
 use crate::gates::Queues;
 use crate::gateway::Gateway;
 
@@ -133,14 +136,21 @@ impl Server {
         );
         telemetry::propagate::follow_headers(&span, request.headers());
         let mut response = self.route(request, peer, request_id).instrument(span).await;
-        if self.gateway.draining.is_cancelled() || stop.is_cancelled() {
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !upgraded && (self.gateway.draining.is_cancelled() || stop.is_cancelled()) {
             response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
         response
     }
 
     async fn route(&self, request: Request<Incoming>, peer: IpAddr, request_id: String) -> Response<Full<Bytes>> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let uri = parts.uri.clone(); // shares its bytes
+        if self.port == Port::Client
+            && let Some(wanted) = Wanted::of(uri.path())
+        {
+            return Box::pin(self.console(wanted, &mut parts, body, peer, request_id)).await;
+        }
         let json = self.gateway.settings.get(keys::JSON_CONTENT_TYPE);
         let purpose = match (self.port, parts.uri.path().trim_end_matches('/')) {
             (Port::Integration, _) | (_, "/client/api") => Purpose::Call,
@@ -157,8 +167,10 @@ impl Server {
                 return Answer::text(status, text).into_response(&request_id, &json, false);
             }
         };
+        // It holds what was read from the connection: a request that waits does so with its parameters only.
+        drop(parts);
         // Boxed: what is below is deep, and most connections are idle.
-        let work = Box::pin(self.answer(&exchange, purpose));
+        let work = self.answer(&exchange, purpose).boxed();
         let answer = match tokio::time::timeout(limits.answer, work).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -172,6 +184,26 @@ impl Server {
         };
         self.count(&exchange, &answer, began);
         answer.into_response(&request_id, &json, self.port == Port::Integration)
+    }
+
+    /// Serves what is about consoles.
+    async fn console(
+        &self,
+        wanted: Wanted<'_>,
+        parts: &mut Parts,
+        body: Incoming,
+        peer: IpAddr,
+        request_id: String,
+    ) -> Response<Full<Bytes>> {
+        let (gateway, remote) = (&self.gateway, self.client(peer, &parts.headers));
+        match wanted {
+            Wanted::Socket => console::socket(gateway, parts, remote, &request_id).await,
+            Wanted::File(name) => console::file(gateway, name, &request_id).await,
+            Wanted::Page => match Exchange::read(parts, body, remote, request_id.clone(), &self.intake).await {
+                Ok(exchange) => console::page(gateway, &exchange, &parts.headers).await,
+                Err(Unreadable(status, text)) => Answer::text(status, text).into_response(&request_id, "", false),
+            },
+        }
     }
 
     async fn answer(&self, exchange: &Exchange, purpose: Purpose) -> Answer {

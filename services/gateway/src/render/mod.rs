@@ -9,6 +9,7 @@ mod redact;
 mod tests;
 mod walk;
 mod writer;
+mod writers;
 mod xml;
 
 use contract::api::{JobRef, Success};
@@ -22,6 +23,7 @@ use writer::Writer;
 
 pub use error::error;
 pub use redact::redact;
+pub use writers::Writers;
 
 /// The language of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,20 +147,27 @@ fn success<W: Writer>(out: &mut W, success: &Success) {
 fn list<W: Writer>(walker: &mut Walker<'_>, out: &mut W, entry: &Entry, bytes: &[u8]) -> Result<(), ApiError> {
     let plan = walker.catalogue().messages().get(entry.result);
     let items = plan.list.and_then(|(count, index)| Some((count, plan.fields.get(index)?)));
-    let Some((count_number, items)) = items else {
+    let Some((count_number, first)) = items else {
         return Err(ApiError::internal(format!("{} is no list", entry.info.result)));
     };
-    let crate::catalogue::Kind::Message(item) = &items.kind else {
-        return Err(ApiError::internal(format!("{} is no list of messages", entry.info.result)));
-    };
+    // Of several lists, the one that has items.
+    let mut items = first;
     let (mut count, mut found) = (None, 0u64);
     for field in Fields::of(bytes) {
         match field? {
             (number, Raw::Varint(value)) if Some(number) == count_number => count = Some(value),
             (number, _) if number == items.number => found += 1,
+            (number, _) if found == 0 => {
+                if let Some(other) = plan.fields.iter().find(|f| f.number == number && f.is_items()) {
+                    (items, found) = (other, 1);
+                }
+            }
             _ => {}
         }
     }
+    let crate::catalogue::Kind::Message(item) = &items.kind else {
+        return Err(ApiError::internal(format!("{} is no list of messages", entry.info.result)));
+    };
     match count.unwrap_or(found) {
         0 if found == 0 => return Ok(()),
         0 => out.bare("count", found),
@@ -167,7 +176,7 @@ fn list<W: Writer>(walker: &mut Walker<'_>, out: &mut W, entry: &Entry, bytes: &
     if found == 0 {
         return Ok(());
     }
-    let name = &entry.info.item;
+    let name = if items.number == first.number { entry.info.item.as_ref() } else { items.name.as_ref() };
     out.begin_list(name);
     for field in Fields::of(bytes) {
         if let (number, Raw::Bytes(bytes)) = field?

@@ -96,7 +96,7 @@ pub async fn alive(db: &Db, tables: &Tables, kind: &str, holders: &[String]) -> 
         "volume" => ("volumes", "'volume:' || uuid", false, "removed IS NULL"),
         "network" => ("networks", "'network:' || uuid", false, "removed IS NULL"),
         "template" => ("templates", "'template:' || uuid", false, "removed IS NULL"),
-        "snapshot" => ("snapshots", "'snapshot:' || uuid", false, "removed IS NULL"),
+        "snapshot" => ("snapshots", "'snapshot:' || uuid", false, "removed IS NULL AND state <> 'Error'"),
         _ => return Ok(None),
     };
     if !tables.has(table) {

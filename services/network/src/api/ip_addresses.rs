@@ -1,7 +1,7 @@
 //! Public addresses.
 
 use super::{Api, Owners, domain, given, keyword, tag_filter};
-use crate::job::{AssociateIp, DisassociateIp, Order};
+use crate::job::{AssociateIp, DisassociateIp, Order, UpdateIp};
 use crate::network::View;
 use crate::network::implement;
 use crate::present;
@@ -13,7 +13,7 @@ use contract::{ApiError, Request as _};
 use contract_network::ip_addresses_server::IpAddresses;
 use contract_network::{
     AssociateIpAddressRequest, DisassociateIpAddressRequest, ListPublicIpAddressesRequest,
-    ListPublicIpAddressesResponse,
+    ListPublicIpAddressesResponse, UpdateIpAddressRequest,
 };
 use jobs::Claim;
 use model::{ListScope, Owner};
@@ -96,6 +96,34 @@ impl IpAddresses for Api {
             }
         }
         Err(ApiError::concurrent("no address could be had: others were always faster").into())
+    }
+
+    async fn update(&self, request: Request<UpdateIpAddressRequest>) -> Result<Response<JobRef>, Status> {
+        let world = &self.world;
+        let (cx, req) = world.node.rpc.enter(request).await?;
+        let entity = cx.refs.living("id")?.ok_or_else(|| ApiError::empty_param("id"))?;
+        let refuse = |text: String| ApiError::param(text).with_entity(&entity.uuid, "id");
+        let ip = ips::one(&world.node.db, entity.id).await.map_err(ApiError::from)?;
+        let ip = ip.ok_or_else(|| refuse("Unable to find ip address by id: it has been removed".to_owned()))?;
+        if ip.state == "Free" {
+            return Err(refuse(format!("Ip Address {} is free: nobody has it", ip.ip)).into());
+        }
+        if !model::entity::allowed(&cx.caller, entity, Access::Operate) {
+            return Err(ApiError::permission("that address belongs to somebody else").into());
+        }
+        let order = Order {
+            command: UpdateIpAddressRequest::COMMAND,
+            caller: &cx.caller,
+            owner: Some(ip.owner.clone()),
+            instance: None,
+            claims: vec![Claim::Exclusive(format!("ip/{}", ip.id))],
+            custom_id: req.custom_job_id.clone(),
+            description: format!("updating public ip address with id: {}", ip.uuid),
+            entity_id: None,
+        };
+        let uuid = super::rules::custom_id(&req.custom_id)?;
+        let job = UpdateIp { id: ip.id, display: req.for_display, uuid };
+        Ok(Response::new(crate::job::accept(world, order, job).await?))
     }
 
     async fn disassociate(&self, request: Request<DisassociateIpAddressRequest>) -> Result<Response<JobRef>, Status> {

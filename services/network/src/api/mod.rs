@@ -1,14 +1,19 @@
 //! Handlers, one file a proto service. They read requests, ask the concepts, and answer.
 
 mod attachments;
+mod firewall_rules;
 mod ip_addresses;
+mod load_balancer_rules;
 mod network_offerings;
 mod networks;
 mod nics;
 mod physical_networks;
+mod port_forwarding_rules;
 mod providers;
 mod routers;
 mod rules;
+mod static_nats;
+mod stickiness_policies;
 mod traffic_types;
 mod vlan_ip_ranges;
 
@@ -42,8 +47,12 @@ pub fn routes(world: &Arc<World>) -> Routes {
         .add_service(net::nics_server::NicsServer::new(api.clone()))
         .add_service(net::routers_server::RoutersServer::new(api.clone()))
         .add_service(net::firewall_rules_server::FirewallRulesServer::new(api.clone()))
+        .add_service(net::egress_firewall_rules_server::EgressFirewallRulesServer::new(api.clone()))
+        .add_service(net::static_nats_server::StaticNatsServer::new(api.clone()))
         .add_service(net::port_forwarding_rules_server::PortForwardingRulesServer::new(api.clone()))
         .add_service(net::ip_forwarding_rules_server::IpForwardingRulesServer::new(api.clone()))
+        .add_service(net::load_balancer_rules_server::LoadBalancerRulesServer::new(api.clone()))
+        .add_service(net::stickiness_policies_server::StickinessPoliciesServer::new(api.clone()))
         .add_service(net::attachments_server::AttachmentsServer::new(api))
 }
 

@@ -145,7 +145,9 @@ async fn remove(tx: &mut Tx, vm: i64) -> Result<Vec<Nic>, ApiError> {
         return Ok(gone);
     }
     nics::remove_of_vm(tx, vm).await?;
+    crate::balance::leave_vm(tx, vm).await?;
     let facts = networks::accounting(tx, gone.iter().map(|n| n.network_id)).await?;
+    crate::rule::leave_vm(tx, vm, facts.values().next().map_or(0, |(zone, _)| *zone)).await?;
     let mut records = Vec::with_capacity(gone.len());
     for nic in &gone {
         if let Some((zone, offering)) = facts.get(&nic.network_id) {

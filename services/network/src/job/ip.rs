@@ -1,8 +1,11 @@
 //! Acquiring and releasing public addresses.
 
+use super::Nothing;
+use super::rule::taken;
 use crate::network::implement::ip_usage;
 use crate::present;
-use crate::store::{ips, routers};
+use crate::rule;
+use crate::store::{ips, networks, routers};
 use crate::world::World;
 use contract::ApiError;
 use contract::api::Success;
@@ -100,7 +103,7 @@ async fn free_if(tx: &mut Tx, id: i64, network: i64, state: &str) -> Result<(), 
     Ok(())
 }
 
-/// disassociateIpAddress.
+/// disassociateIpAddress. The address's rules leave the router with it, and are deleted when it is free.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct DisassociateIp {
     /// The address.
@@ -120,6 +123,8 @@ impl Job for DisassociateIp {
         let db = &world.node.db;
         let gone = || ApiError::concurrent("the address isn't allocated any more".to_owned());
         jobs::step!(ctx, "release", undo: Undo::Keep, |tx| {
+            // Who makes rules writes it, too: from here to the commit none is made.
+            networks::touch(tx, self.network).await?;
             if !ips::set_state(tx, self.id, "Allocated", "Releasing").await? {
                 return Err(gone());
             }
@@ -130,6 +135,7 @@ impl Job for DisassociateIp {
         applied(&world, self.network).await?;
         let ip = ips::one(db, self.id).await?.ok_or_else(gone)?;
         jobs::step!(ctx, "free", undo: Undo::LetGo, |tx| {
+            rule::leave_ips(tx, &[self.id], ip.zone_id).await?;
             ips::free(tx, &[self.id]).await?;
             events::record(tx, &[Record::Usage(ip_usage("NET.IPRELEASE", &ip, &ip.owner, ip.is_source_nat))]).await?;
             Ok(())
@@ -165,6 +171,48 @@ impl Job for DisassociateIp {
             .await
             .map(|r| r.iter().for_each(|r| world.routers.wake(r.id)));
         Ok(())
+    }
+
+    async fn abort(self, _: Arc<World>, _: &ApiError, _: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// updateIpAddress: nothing that the router sees.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct UpdateIp {
+    /// The address.
+    pub id: i64,
+    /// Whether its owner sees it.
+    pub display: Option<bool>,
+    /// Another UUID.
+    pub uuid: Option<String>,
+}
+
+impl Job for UpdateIp {
+    const KIND: &'static str = "network.ip.update";
+    type World = World;
+    type Undo = Nothing;
+
+    async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
+        let db = &world.node.db;
+        let gone = || ApiError::param("the address has been released meanwhile".to_owned());
+        let mut ip = ips::one(db, self.id).await?.filter(|ip| ip.state != "Free").ok_or_else(gone)?;
+        ip.display = self.display.unwrap_or(ip.display);
+        ip.uuid = self.uuid.clone().unwrap_or(ip.uuid);
+        let answer = present::ips(db, std::slice::from_ref(&ip)).await?.pop().ok_or_else(gone)?;
+        jobs::finish!(ctx, |tx| {
+            ips::update(tx, self.id, self.display, self.uuid.as_deref()).await.map_err(taken)?;
+            if ips::one_in(tx, self.id).await?.is_none_or(|ip| ip.state == "Free") {
+                return Err(gone());
+            }
+            Ok(answer.clone())
+        })
+        .await
+    }
+
+    async fn undo(self, _: Arc<World>, undo: Nothing, _: UndoCx) -> Result<(), ApiError> {
+        match undo {}
     }
 
     async fn abort(self, _: Arc<World>, _: &ApiError, _: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {

@@ -1,21 +1,63 @@
 //! The asynchronous commands of this service.
 
 mod admin;
+pub mod balance;
+mod forward;
 mod ip;
 mod network;
 #[cfg(test)]
 mod prove;
+#[cfg(test)]
+mod prove_balance;
+#[cfg(test)]
+mod prove_rules;
+mod rule;
+mod static_nat;
 
 pub use admin::{Action, AdminJob};
-pub use ip::{AssociateIp, DisassociateIp};
+pub use forward::UpdateForward;
+pub use ip::{AssociateIp, DisassociateIp, UpdateIp};
 pub use network::{DeleteNetwork, RestartNetwork, UpdateNetwork};
+pub use rule::{CreateRule, DeleteRule, Shown, UpdateRule};
+pub use static_nat::{DisableStaticNat, EnableStaticNat};
 
+use crate::store::routers;
 use crate::world::World;
 use contract::api::{Caller, JobRef};
 use contract::{ApiError, CommandInfo};
 use jobs::{Accept, Builder, Claim, Job};
 use model::Owner;
 use std::sync::Arc;
+use std::time::Duration;
+use store::Tx;
+
+/// How long a router may take to follow.
+const ROUTER_TIME: Duration = Duration::from_secs(60);
+
+/// Waits until the network's router has what was committed, in these sections of its spec. A network without one needs no
+/// waiting: its first spec holds what is wanted.
+async fn followed(world: &World, network: i64, sections: &[&str]) -> Result<(), ApiError> {
+    world.changed(network);
+    match routers::of_network(&world.node.db, network).await? {
+        Some(router) => world.routers.applied_with(router.id, ROUTER_TIME, sections).await,
+        None => Ok(()),
+    }
+}
+
+/// Lets the network's router follow after the commit, and nobody waits. Should it be forgotten, the duty finds it.
+fn wake_after(tx: &mut Tx, world: &Arc<World>, network: i64) {
+    let world = world.clone();
+    tx.after_commit(move || {
+        let node = world.node.clone();
+        node.spawn("wake-router", async move {
+            world.changed(network);
+            match routers::of_network(&world.node.db, network).await {
+                Ok(router) => router.iter().for_each(|r| world.routers.wake(r.id)),
+                Err(error) => tracing::debug!(network, %error, "a router follows later"),
+            }
+        });
+    });
+}
 
 /// Declares the kinds of this service.
 pub fn register(builder: Builder, world: &Arc<World>) -> Builder {
@@ -26,6 +68,21 @@ pub fn register(builder: Builder, world: &Arc<World>) -> Builder {
         .register::<RestartNetwork>(world.clone())
         .register::<AssociateIp>(world.clone())
         .register::<DisassociateIp>(world.clone())
+        .register::<UpdateIp>(world.clone())
+        .register::<CreateRule>(world.clone())
+        .register::<UpdateRule>(world.clone())
+        .register::<UpdateForward>(world.clone())
+        .register::<DeleteRule>(world.clone())
+        .register::<EnableStaticNat>(world.clone())
+        .register::<DisableStaticNat>(world.clone())
+        .register::<balance::CreateBalancer>(world.clone())
+        .register::<balance::UpdateBalancer>(world.clone())
+        .register::<balance::DeleteBalancer>(world.clone())
+        .register::<balance::Assign>(world.clone())
+        .register::<balance::Unassign>(world.clone())
+        .register::<balance::CreatePolicy>(world.clone())
+        .register::<balance::UpdatePolicy>(world.clone())
+        .register::<balance::DeletePolicy>(world.clone())
 }
 
 /// What handlers say of a job that they accept.

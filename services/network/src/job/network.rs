@@ -6,7 +6,7 @@ use crate::network::implement;
 use crate::network::shutdown::drop_router;
 use crate::present;
 use crate::store::networks::{self, Network};
-use crate::store::{ips, nics, offerings, physical, ranges, routers};
+use crate::store::{ips, nics, offerings, physical, ranges, routers, rules};
 use crate::world::World;
 use contract::ApiError;
 use contract::api::Success;
@@ -173,6 +173,8 @@ async fn destroy(tx: &mut Tx, network: &Network) -> Result<Vec<String>, ApiError
         keys.extend(ip.limit_key());
         records.push(Record::Usage(implement::ip_usage("NET.IPRELEASE", ip, &ip.owner, ip.is_source_nat)));
     }
+    let gone = rules::of_network_in(tx, id).await?;
+    crate::rule::drop_all(tx, &gone, network.zone_id).await?;
     ips::free(tx, &held.iter().map(|ip| ip.id).collect::<Vec<_>>()).await?;
     physical::free_vnets(tx, id).await?;
     ranges::remove_of_network(tx, id).await?;

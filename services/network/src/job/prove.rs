@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../../tests/support/mod.rs"]
-mod support;
+pub(super) mod support;
 
 use super::{Action, AdminJob, AssociateIp, DeleteNetwork, DisassociateIp, RestartNetwork, UpdateNetwork, register};
 use crate::network::change::Wish;

@@ -3,8 +3,8 @@
 use super::{Names, Wanted, tags};
 use crate::address::uri_of;
 use crate::store::ips::{PublicIp, range_names};
+use crate::store::vms;
 use contract_network as api;
-use model::names::{Table, named};
 use store::{Db, Result};
 
 /// Public addresses.
@@ -18,7 +18,7 @@ pub async fn ips(db: &Db, rows: &[PublicIp]) -> Result<Vec<api::IpAddress>> {
     };
     let names = Names::of(db, wanted).await?;
     let vlans = range_names(db, rows.iter().map(|i| i.vlan_range_id)).await?;
-    let vms = named(db, Table::Vms, rows.iter().filter_map(|i| i.vm_id)).await?;
+    let vms = vms::by_ids(db, rows.iter().filter_map(|i| i.vm_id)).await?;
     let mut all_tags = tags(db, "PublicIpAddress", rows.iter().map(|i| i.id)).await?;
     Ok(rows
         .iter()
@@ -46,6 +46,7 @@ pub async fn ips(db: &Db, rows: &[PublicIp]) -> Result<Vec<api::IpAddress>> {
                 virtual_machine_id: vm.map(|v| v.uuid.clone()),
                 vm_ip_address: i.vm_ip.clone(),
                 virtual_machine_name: vm.map(|v| v.name.clone()),
+                virtual_machine_display_name: vm.map(|v| v.display_name.clone()),
                 associated_network_id,
                 associated_network_name,
                 network_id: names.network(Some(i.source_network_id)).0,

@@ -1,5 +1,6 @@
 //! Rows as answers show them: names beside ids, one query a kind and page.
 
+mod balancer;
 mod ip;
 mod network;
 mod nic;
@@ -7,7 +8,9 @@ mod offering;
 mod physical;
 mod range;
 mod router;
+mod rule;
 
+pub use balancer::{balancers, stickiness};
 pub use ip::ips;
 pub use network::networks;
 pub use nic::{nic, nics};
@@ -15,6 +18,7 @@ pub use offering::offering;
 pub use physical::{element, physical, physicals, provider, providers, traffic, traffics};
 pub use range::ranges;
 pub use router::routers;
+pub use rule::{firewall_rules, ip_forwarding_rules, port_forwarding_rules};
 
 use contract::api::ResourceTag;
 use model::names::{DomainName, Named, Table};

@@ -5,6 +5,7 @@
 //! host has, together with the present generation, in one statement. Two replicas may work on one router: generations only
 //! rise, so the newer state wins on the host, and `routers.epoch` fences what is recorded after a move.
 
+mod balance;
 mod spec;
 mod watch;
 mod worker;

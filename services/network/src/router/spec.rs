@@ -1,9 +1,22 @@
 //! From a snapshot to what the host is told. Pure.
 
 use crate::address::uri_of;
-use crate::store::routers::{Lease, Snapshot};
+use crate::rule::{Purpose, Traffic};
+use crate::store::snapshot::{Lease, Snapshot, WantedRule};
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use contract::ApiError;
 use contract_agent as agent;
-use std::collections::HashMap;
+
+/// Opens the sealed password of the VM with this UUID.
+pub type Open<'o> = &'o dyn Fn(&str, &str) -> Result<String, ApiError>;
+
+/// Padding may be missing.
+const USER_DATA: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What a spec needs beside the snapshot: settings of the network that change with `spec_generation` only.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +41,8 @@ pub struct Setting {
     pub public_prefix: u8,
     /// Whether guests may send without a rule.
     pub egress_default_allow: bool,
+    /// Connections that all load balancing rules have together at most; none: the host's own limit.
+    pub max_connections: Option<u32>,
     /// Services of the network.
     pub services: Vec<String>,
 }
@@ -39,7 +54,12 @@ impl Setting {
 }
 
 /// Everything that the router is to be.
-pub fn whole(s: &Snapshot, setting: &Setting) -> agent::ApplyRouter {
+///
+/// `open` gives what a sealed password of a VM is.
+///
+/// # Errors
+/// What can't be opened.
+pub fn whole(s: &Snapshot, setting: &Setting, open: Open<'_>) -> Result<agent::ApplyRouter, ApiError> {
     let router = &s.router;
     let spec = agent::RouterSpec {
         interfaces: Some(agent::Interfaces { list: interfaces(s, setting) }),
@@ -49,42 +69,39 @@ pub fn whole(s: &Snapshot, setting: &Setting) -> agent::ApplyRouter {
             upstream: setting.dns.clone(),
             ..agent::Dns::default()
         }),
-        nat: setting.has("SourceNat").then(|| agent::Nat {
-            source_nat_ip: router.public_ip.clone().unwrap_or_default(),
-            ..agent::Nat::default()
-        }),
-        firewall: setting.has("Firewall").then(|| agent::Firewall {
-            egress_default_allow: setting.egress_default_allow,
-            ..agent::Firewall::default()
-        }),
-        load_balancers: setting.has("Lb").then(agent::LoadBalancers::default),
-        metadata: setting.has("UserData").then(|| metadata(&s.leases)),
+        nat: nat(s, setting),
+        firewall: setting.has("Firewall").then(|| firewall(s, setting)),
+        load_balancers: setting.has("Lb").then(|| super::balance::section(&s.balancers, setting.max_connections)),
+        metadata: setting.has("UserData").then(|| metadata(&s.leases, open)).transpose()?,
     };
-    agent::ApplyRouter {
+    Ok(agent::ApplyRouter {
         router_uuid: router.uuid.clone(),
         generation: router.generation,
         base: 0,
         changes: Some(spec),
         removed_leases: Vec::new(),
-    }
+    })
 }
 
 /// What changed since `base`, which the host is known to have.
-pub fn delta(s: &Snapshot, setting: &Setting, base: i64) -> agent::ApplyRouter {
+///
+/// # Errors
+/// As [`whole`].
+pub fn delta(s: &Snapshot, setting: &Setting, base: i64, open: Open<'_>) -> Result<agent::ApplyRouter, ApiError> {
     let (gone, living): (Vec<Lease>, Vec<Lease>) = s.leases.iter().cloned().partition(|l| l.removed);
     let changed = !living.is_empty();
     let spec = agent::RouterSpec {
         dhcp: (changed && setting.has("Dhcp")).then(|| dhcp(setting, s.router.guest_ip.as_deref(), &living)),
-        metadata: (changed && setting.has("UserData")).then(|| metadata(&living)),
+        metadata: (changed && setting.has("UserData")).then(|| metadata(&living, open)).transpose()?,
         ..agent::RouterSpec::default()
     };
-    agent::ApplyRouter {
+    Ok(agent::ApplyRouter {
         router_uuid: s.router.uuid.clone(),
         generation: s.router.generation,
         base,
         changes: Some(spec),
         removed_leases: gone.into_iter().map(|l| l.mac).collect(),
-    }
+    })
 }
 
 fn interfaces(s: &Snapshot, setting: &Setting) -> Vec<agent::Interface> {
@@ -117,6 +134,75 @@ fn interfaces(s: &Snapshot, setting: &Setting) -> Vec<agent::Interface> {
     list
 }
 
+/// What is translated; none where the network has no such service.
+fn nat(s: &Snapshot, setting: &Setting) -> Option<agent::Nat> {
+    let (source, statics, forwards) =
+        (setting.has("SourceNat"), setting.has("StaticNat"), setting.has("PortForwarding"));
+    if !source && !statics && !forwards {
+        return None;
+    }
+    let mut static_nats = if statics { s.static_nats.clone() } else { Vec::new() };
+    static_nats.sort();
+    Some(agent::Nat {
+        source_nat_ip: s.router.public_ip.clone().filter(|_| source).unwrap_or_default(),
+        static_nats: static_nats
+            .into_iter()
+            .map(|(public_ip, guest_ip)| agent::StaticNat { public_ip, guest_ip })
+            .collect(),
+        forwards: if forwards { s.rules.iter().filter_map(forward).collect() } else { Vec::new() },
+    })
+}
+
+fn forward(rule: &WantedRule) -> Option<agent::PortForward> {
+    if rule.purpose != Purpose::PortForwarding {
+        return None;
+    }
+    let ((public_start, public_end), (guest_start, guest_end)) = (rule.ports?, rule.guest_ports?);
+    Some(agent::PortForward {
+        id: rule.uuid.clone(),
+        public_ip: rule.public_ip.clone()?,
+        protocol: rule.protocol.clone(),
+        public_start: port(public_start),
+        public_end: port(public_end),
+        guest_ip: rule.guest_ip.clone()?,
+        guest_start: port(guest_start),
+        guest_end: port(guest_end),
+        cidrs: rule.cidrs.clone(),
+    })
+}
+
+fn firewall(s: &Snapshot, setting: &Setting) -> agent::Firewall {
+    let of = |traffic: Traffic| {
+        let wanted = s.rules.iter().filter(move |r| r.purpose == Purpose::Firewall && r.traffic == traffic);
+        wanted.map(firewall_rule).collect()
+    };
+    agent::Firewall {
+        egress_default_allow: setting.egress_default_allow,
+        ingress: of(Traffic::Ingress),
+        egress: of(Traffic::Egress),
+    }
+}
+
+fn firewall_rule(rule: &WantedRule) -> agent::FirewallRule {
+    // -1 is 4.11's word for any.
+    let given = |value: Option<i64>| value.filter(|v| *v >= 0).and_then(|v| i32::try_from(v).ok());
+    agent::FirewallRule {
+        id: rule.uuid.clone(),
+        public_ip: rule.public_ip.clone().unwrap_or_default(),
+        protocol: rule.protocol.clone(),
+        start_port: rule.ports.map(|p| port(p.0)),
+        end_port: rule.ports.map(|p| port(p.1)),
+        icmp_type: given(rule.icmp_type),
+        icmp_code: given(rule.icmp_code),
+        cidrs: rule.cidrs.clone(),
+        dest_cidrs: rule.dest_cidrs.clone(),
+    }
+}
+
+fn port(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or_default()
+}
+
 fn dhcp(setting: &Setting, router_ip: Option<&str>, leases: &[Lease]) -> agent::Dhcp {
     // Guests ask the router, which asks the zone's servers; without a DNS service they ask those themselves.
     let dns = match router_ip {
@@ -141,21 +227,31 @@ fn dhcp(setting: &Setting, router_ip: Option<&str>, leases: &[Lease]) -> agent::
     }
 }
 
-fn metadata(leases: &[Lease]) -> agent::Metadata {
-    let vms = leases
-        .iter()
-        .map(|l| agent::VmMetadata {
-            ip4: l.ip.clone(),
-            entries: HashMap::from([
-                ("meta-data/instance-id".to_owned(), l.vm_uuid.clone()),
-                ("meta-data/vm-id".to_owned(), l.vm_id.to_string()),
-                ("meta-data/local-hostname".to_owned(), l.host_name.clone()),
-                ("meta-data/local-ipv4".to_owned(), l.ip.clone()),
-            ]),
-            ..agent::VmMetadata::default()
-        })
-        .collect();
-    agent::Metadata { vms }
+fn metadata(leases: &[Lease], open: Open<'_>) -> Result<agent::Metadata, ApiError> {
+    let vms = leases.iter().map(|lease| vm(lease, open)).collect::<Result<_, _>>()?;
+    Ok(agent::Metadata { vms })
+}
+
+fn vm(lease: &Lease, open: Open<'_>) -> Result<agent::VmMetadata, ApiError> {
+    let entries = [
+        ("instance-id", Some(lease.vm_uuid.clone())),
+        ("vm-id", Some(lease.vm_id.to_string())),
+        ("local-hostname", Some(lease.host_name.clone())),
+        ("local-ipv4", Some(lease.ip.clone())),
+        ("public-keys", lease.public_key.clone()),
+    ];
+    let entries = entries.into_iter().filter_map(|(name, text)| Some((format!("meta-data/{name}"), text?)));
+    let user_data = lease.user_data.as_deref().filter(|text| !text.is_empty());
+    // It was checked when it was given; one that can't be read is as good as none.
+    let user_data = user_data.and_then(|text| USER_DATA.decode(text).ok());
+    let password = lease.password_sealed.as_deref().map(|sealed| open(&lease.vm_uuid, sealed)).transpose()?;
+    Ok(agent::VmMetadata {
+        ip4: lease.ip.clone(),
+        entries: entries.collect(),
+        user_data,
+        password,
+        ..agent::VmMetadata::default()
+    })
 }
 
 #[cfg(test)]
@@ -190,7 +286,71 @@ mod tests {
             },
             leases,
             public_ips: vec!["192.168.0.20".into(), "192.168.0.9".into()],
+            static_nats: Vec::new(),
+            rules: Vec::new(),
+            balancers: Vec::new(),
         }
+    }
+
+    fn rule(id: i64, purpose: Purpose, traffic: Traffic) -> WantedRule {
+        WantedRule {
+            id,
+            uuid: format!("rule-{id}"),
+            purpose,
+            traffic,
+            protocol: "tcp".into(),
+            public_ip: (traffic == Traffic::Ingress).then(|| "192.168.0.20".into()),
+            ports: Some((2222, 2222)),
+            icmp_type: None,
+            icmp_code: None,
+            cidrs: vec!["10.0.0.0/8".into()],
+            dest_cidrs: Vec::new(),
+            guest_ip: (purpose == Purpose::PortForwarding).then(|| "10.1.1.5".into()),
+            guest_ports: (purpose == Purpose::PortForwarding).then_some((22, 22)),
+        }
+    }
+
+    #[test]
+    fn rules_are_in_the_sections_of_their_services() {
+        let mut s = snapshot(Vec::new());
+        s.static_nats = vec![("192.168.0.21".into(), "10.1.1.6".into())];
+        s.rules = vec![
+            rule(1, Purpose::PortForwarding, Traffic::Ingress),
+            rule(2, Purpose::Firewall, Traffic::Ingress),
+            rule(3, Purpose::Firewall, Traffic::Egress),
+            rule(4, Purpose::LoadBalancing, Traffic::Ingress),
+            rule(5, Purpose::StaticNat, Traffic::Ingress),
+        ];
+        s.rules[2].protocol = "icmp".into();
+        (s.rules[2].ports, s.rules[2].icmp_type, s.rules[2].icmp_code) = (None, Some(8), Some(-1));
+        let mut setting = setting();
+        setting.services.extend(["StaticNat".to_owned(), "PortForwarding".to_owned()]);
+        let spec = whole(&s, &setting, &plain).unwrap().changes.unwrap();
+        let nat = spec.nat.unwrap();
+        assert_eq!(
+            nat.static_nats,
+            [agent::StaticNat { public_ip: "192.168.0.21".into(), guest_ip: "10.1.1.6".into() }]
+        );
+        assert_eq!(nat.forwards.len(), 1);
+        let f = &nat.forwards[0];
+        assert_eq!(
+            (f.public_start, f.guest_start, f.guest_ip.as_str(), f.id.as_str()),
+            (2222, 22, "10.1.1.5", "rule-1")
+        );
+        let firewall = spec.firewall.unwrap();
+        assert!(!firewall.egress_default_allow);
+        let ids = |rules: &[agent::FirewallRule]| rules.iter().map(|r| r.id.clone()).collect::<Vec<_>>();
+        assert_eq!((ids(&firewall.ingress), ids(&firewall.egress)), (vec!["rule-2".into()], vec!["rule-3".into()]));
+        assert_eq!(firewall.ingress[0].public_ip, "192.168.0.20");
+        assert_eq!((firewall.egress[0].icmp_type, firewall.egress[0].icmp_code), (Some(8), None));
+        // A network that has lost a service keeps its rules, and its router doesn't.
+        setting.services.retain(|s| s != "PortForwarding" && s != "Firewall");
+        let spec = whole(&s, &setting, &plain).unwrap().changes.unwrap();
+        assert!(spec.nat.unwrap().forwards.is_empty() && spec.firewall.is_none());
+    }
+
+    fn plain(_vm: &str, sealed: &str) -> Result<String, ApiError> {
+        Ok(sealed.to_owned())
     }
 
     fn lease(n: u8, removed: bool) -> Lease {
@@ -201,6 +361,7 @@ mod tests {
             vm_uuid: format!("uuid-{n}"),
             vm_id: i64::from(n),
             removed,
+            ..Lease::default()
         }
     }
 
@@ -216,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_whole_spec_has_every_section_of_its_services() {
-        let command = whole(&snapshot(vec![lease(5, false)]), &setting());
+        let command = whole(&snapshot(vec![lease(5, false)]), &setting(), &plain).unwrap();
         assert_eq!((command.generation, command.base), (7, 0));
         let spec = command.changes.unwrap();
         let interfaces = spec.interfaces.unwrap().list;
@@ -230,13 +391,13 @@ mod tests {
 
     #[test]
     fn a_delta_has_only_what_changed() {
-        let command = delta(&snapshot(vec![lease(5, false), lease(6, true)]), &setting(), 5);
+        let command = delta(&snapshot(vec![lease(5, false), lease(6, true)]), &setting(), 5, &plain).unwrap();
         assert_eq!((command.generation, command.base), (7, 5));
         assert_eq!(command.removed_leases, ["02:00:00:00:01:06"]);
         let spec = command.changes.unwrap();
         assert!(spec.interfaces.is_none() && spec.nat.is_none() && spec.firewall.is_none());
         assert_eq!(spec.dhcp.unwrap().leases[0].ip4, "10.1.1.5");
-        let nothing = delta(&snapshot(vec![lease(6, true)]), &setting(), 5).changes.unwrap();
+        let nothing = delta(&snapshot(vec![lease(6, true)]), &setting(), 5, &plain).unwrap().changes.unwrap();
         assert!(nothing.dhcp.is_none());
     }
 }

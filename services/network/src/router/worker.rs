@@ -3,6 +3,7 @@
 use crate::address::Subnet;
 use crate::router::spec::{self, Setting};
 use crate::store::routers::{self, Router};
+use crate::store::snapshot::snapshot;
 use crate::store::zones::Standing;
 use crate::store::{ips, networks, offerings, ranges, zones};
 use contract::ApiError;
@@ -96,19 +97,25 @@ impl Routers {
     /// 534 when that doesn't happen in time, 533 when no host can carry the router, 530 when the host could not apply a
     /// section that leases depend on.
     pub async fn applied(&self, id: i64, patience: Duration) -> Result<(), ApiError> {
+        self.applied_with(id, patience, &["dhcp", "interfaces"]).await
+    }
+
+    /// The same for a change that needs these sections of the spec ("nat", "firewall", …).
+    ///
+    /// # Errors
+    /// As [`Routers::applied`]; 530 with the host's reason when it could not apply one of the sections.
+    pub async fn applied_with(&self, id: i64, patience: Duration, sections: &[&str]) -> Result<(), ApiError> {
         let (ticket, mut done) = self.wish(id, false);
         let decided = tokio::time::timeout(patience, done.wait_for(|d| d.upto >= ticket)).await;
         match decided {
-            Ok(Ok(d)) => {
-                match (&d.error, d.faults.iter().find(|f| matches!(f.section.as_str(), "dhcp" | "interfaces"))) {
-                    (Some(error), _) => Err(error.clone()),
-                    (None, Some(fault)) => Err(ApiError::failed(format!(
-                        "the router could not apply section {}: {}",
-                        fault.section, fault.reason
-                    ))),
-                    (None, None) => Ok(()),
-                }
-            }
+            Ok(Ok(d)) => match (&d.error, d.faults.iter().find(|f| sections.contains(&f.section.as_str()))) {
+                (Some(error), _) => Err(error.clone()),
+                (None, Some(fault)) => Err(ApiError::failed(format!(
+                    "the router could not apply section {}: {}",
+                    fault.section, fault.reason
+                ))),
+                (None, None) => Ok(()),
+            },
             Ok(Err(_)) => Err(ApiError::unavailable("the network service is ending".to_owned())),
             Err(_) => {
                 Err(ApiError::unavailable(format!("router {id} didn't reach its wanted state within {patience:?}")))
@@ -211,8 +218,8 @@ impl Inner {
     async fn pass(&self, id: i64, memory: &mut Memory) -> Result<Pass, ApiError> {
         let db = &self.node.db;
         let base = if memory.applied > 0 { memory.applied } else { -1 };
-        let Some(mut snapshot) = routers::snapshot(db, id, base).await? else { return Ok(Pass::Gone) };
-        let router = snapshot.router.clone();
+        let Some(mut seen) = snapshot(db, id, base).await? else { return Ok(Pass::Gone) };
+        let router = seen.router.clone();
         if router.epoch != memory.epoch {
             // What is recorded is a lower bound of what the host has; it says so itself when it has less.
             *memory = Memory {
@@ -243,17 +250,21 @@ impl Inner {
         }
         memory.verify = false;
         let setting = self.setting(&router, memory).await?;
+        let open = |vm: &str, sealed: &str| {
+            let password = self.node.vault.open_sealed(&model::sealed::vm_password(vm), sealed)?;
+            String::from_utf8(password).map_err(|_| ApiError::internal("a sealed password is no text"))
+        };
         let command = if memory.applied > 0 && router.spec_generation <= memory.applied {
-            spec::delta(&snapshot, &setting, memory.applied)
+            spec::delta(&seen, &setting, memory.applied, &open)?
         } else {
             if memory.applied > 0 {
-                let Some(all) = routers::snapshot(db, id, -1).await? else { return Ok(Pass::Gone) };
+                let Some(all) = snapshot(db, id, -1).await? else { return Ok(Pass::Gone) };
                 if all.router.epoch != memory.epoch || all.router.spec_generation != router.spec_generation {
                     return Ok(Pass::Again);
                 }
-                snapshot = all;
+                seen = all;
             }
-            spec::whole(&snapshot, &setting)
+            spec::whole(&seen, &setting, &open)?
         };
         let generation = command.generation;
         match self.apply(host, command).await {
@@ -382,8 +393,16 @@ async fn read_setting(node: &Node, router: &Router) -> Result<Setting, ApiError>
         public_gateway: public.as_ref().map(|p| p.gateway.clone()),
         public_vlan: public.map(|p| p.vlan),
         egress_default_allow: offering.egress_default_policy,
+        max_connections: Some(max_connections(node, offering.max_connections)),
         services: offering.services.into_iter().map(|(s, _)| s).collect(),
     })
+}
+
+/// Connections of a network's load balancing: the offering's figure, else `network.loadbalancer.haproxy.max.conn`.
+fn max_connections(node: &Node, offering: Option<i64>) -> u32 {
+    let wanted = offering.filter(|n| *n > 0).unwrap_or_else(|| node.settings.get(config::keys::LB_MAX_CONNECTIONS));
+    // What hosts take.
+    u32::try_from(wanted.clamp(1, 1_000_000)).unwrap_or(4096)
 }
 
 /// Why a router is left where it is.

@@ -81,6 +81,12 @@ pub async fn one(db: &Db, id: i64) -> Result<Option<PublicIp>> {
     db.optional(Sql::new(&sql).bind(id)).await?.map(|r| read(&r)).transpose()
 }
 
+/// The same within a transaction.
+pub async fn one_in(tx: &mut Tx, id: i64) -> Result<Option<PublicIp>> {
+    let sql = format!("SELECT {COLUMNS} FROM ip_addresses i WHERE i.id = ? AND i.removed IS NULL");
+    tx.optional(Sql::new(&sql).bind(id)).await?.map(|r| read(&r)).transpose()
+}
+
 /// The addresses that serve a network.
 pub async fn of_network(db: &Db, network: i64) -> Result<Vec<PublicIp>> {
     let sql =
@@ -228,6 +234,39 @@ pub async fn take(tx: &mut Tx, id: i64, t: &Taking<'_>) -> Result<bool> {
 pub async fn set_state(tx: &mut Tx, id: i64, from: &str, to: &str) -> Result<bool> {
     let sql = Sql::new("UPDATE ip_addresses SET state = ? WHERE id = ? AND state = ? AND removed IS NULL");
     Ok(tx.exec(sql.bind(to).bind(id).bind(from)).await? > 0)
+}
+
+/// Makes an address of a network stand for a VM, or (`None`) for nobody. False: the network hasn't it any more.
+pub async fn set_static(tx: &mut Tx, id: i64, network: i64, vm: Option<(i64, &str)>) -> Result<bool> {
+    let sql = Sql::new(
+        "UPDATE ip_addresses SET is_static_nat = ?, vm_id = ?, vm_ip = ? WHERE id = ? AND network_id = ? AND state <> 'Free' AND \
+         removed IS NULL",
+    );
+    let sql = sql.bind(vm.is_some()).bind(vm.map(|v| v.0)).bind(vm.map(|v| v.1)).bind(id).bind(network);
+    tx.exec(sql).await?;
+    Ok(one_in(tx, id).await?.is_some_and(|ip| ip.network_id == Some(network) && ip.is_static_nat == vm.is_some()))
+}
+
+/// UUIDs and addresses of those with these numbers.
+pub async fn names(db: &Db, ids: impl IntoIterator<Item = i64>) -> Result<HashMap<i64, (String, String)>> {
+    let sql = Sql::new("SELECT id, uuid, ip FROM ip_addresses WHERE ").in_list("id", super::zones::distinct(ids));
+    db.all(sql).await?.iter().map(|r| Ok((r.at(0)?, (r.at(1)?, r.at(2)?)))).collect()
+}
+
+/// The addresses that stand for a VM.
+pub async fn of_vm_in(tx: &mut Tx, vm: i64) -> Result<Vec<PublicIp>> {
+    let sql = format!("SELECT {COLUMNS} FROM ip_addresses i WHERE i.vm_id = ? AND i.removed IS NULL ORDER BY i.id");
+    tx.all(Sql::new(&sql).bind(vm)).await?.iter().map(read).collect()
+}
+
+/// Writes what doesn't concern the router. A unique violation: the UUID is taken.
+pub async fn update(tx: &mut Tx, id: i64, display: Option<bool>, uuid: Option<&str>) -> Result<()> {
+    let sql = Sql::new("UPDATE ip_addresses SET id = id")
+        .push_if(", display = ?", display)
+        .push_if(", uuid = ?", uuid)
+        .push(" WHERE id = ? AND state <> 'Free' AND removed IS NULL")
+        .bind(id);
+    tx.exec(sql).await.map(drop)
 }
 
 /// Gives addresses back to the pool.

@@ -1,6 +1,8 @@
 //! The SQL of this service: its own tables, and the reads of others' that only it needs.
 
+pub mod balancers;
 pub mod ips;
+pub mod members;
 pub mod networks;
 pub mod nics;
 pub mod offerings;
@@ -8,7 +10,11 @@ pub mod physical;
 pub mod providers;
 pub mod ranges;
 pub mod routers;
+pub mod rules;
+pub mod snapshot;
+pub mod stickiness;
 pub mod traffic;
+pub mod vms;
 pub mod zones;
 
 use store::{Db, Row, Sql};

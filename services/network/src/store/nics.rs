@@ -161,6 +161,22 @@ pub async fn of_routers(db: &Db, routers: impl IntoIterator<Item = i64>) -> Resu
     Ok(found)
 }
 
+/// A VM's living interface in a network.
+pub async fn of_vm_on(db: &Db, vm: i64, network: i64) -> Result<Option<Nic>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM nics WHERE vm_id = ? AND network_id = ? AND removed IS NULL ORDER BY device_id LIMIT 1"
+    );
+    db.optional(Sql::new(&sql).bind(vm).bind(network)).await?.map(|r| read(&r)).transpose()
+}
+
+/// Locks a VM's living interface with this address by writing it: whoever removes it waits, and then sees what was made for
+/// it. False: there is none.
+pub async fn pin(tx: &mut Tx, vm: i64, network: i64, ip: &str) -> Result<bool> {
+    let sql =
+        Sql::new("UPDATE nics SET rules = rules + 1 WHERE vm_id = ? AND network_id = ? AND ip = ? AND removed IS NULL");
+    Ok(tx.exec(sql.bind(vm).bind(network).bind(ip)).await? > 0)
+}
+
 /// A page of a VM's interfaces.
 pub async fn list(
     db: &Db,

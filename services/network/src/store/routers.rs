@@ -1,4 +1,4 @@
-//! Routers: rows, generations, and the snapshot that a spec is compiled from.
+//! Routers: rows and generations.
 
 use super::page;
 use model::{ListScope, Owner};
@@ -54,11 +54,14 @@ pub struct Router {
     pub created: i64,
 }
 
-const COLUMNS: &str = "r.id, r.uuid, r.name, r.network_id, r.zone_id, r.pod_id, r.cluster_id, r.host_id, r.state, r.guest_ip, \
+/// How many columns [`COLUMNS`] are.
+pub(super) const WIDTH: usize = 22;
+
+pub(super) const COLUMNS: &str = "r.id, r.uuid, r.name, r.network_id, r.zone_id, r.pod_id, r.cluster_id, r.host_id, r.state, r.guest_ip, \
      r.guest_mac, r.public_ip, r.public_ip_id, r.public_mac, r.generation, r.spec_generation, r.applied, r.epoch, r.account_id, \
      r.domain_id, r.domain_path, r.created";
 
-fn read(r: &Row) -> Result<Router> {
+pub(super) fn read(r: &Row) -> Result<Router> {
     Ok(Router {
         id: r.at(0)?,
         uuid: r.at(1)?,
@@ -313,73 +316,4 @@ pub async fn on_host(db: &Db, host: i64) -> Result<Vec<i64>> {
 pub async fn belongs(db: &Db, uuid: &str, host: i64) -> Result<Option<i64>> {
     let sql = Sql::new("SELECT id FROM routers WHERE uuid = ? AND host_id = ? AND removed IS NULL");
     db.optional(sql.bind(uuid).bind(host)).await?.map(|r| r.at(0)).transpose()
-}
-
-/// A lease as specs need it.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    /// MAC.
-    pub mac: String,
-    /// Address.
-    pub ip: String,
-    /// Name of the guest.
-    pub host_name: String,
-    /// UUID of the VM.
-    pub vm_uuid: String,
-    /// Number of the VM.
-    pub vm_id: i64,
-    /// Whether it is to go.
-    pub removed: bool,
-}
-
-/// What one statement saw of a router.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// The row.
-    pub router: Router,
-    /// The leases that changed after the base; all living ones from base -1.
-    pub leases: Vec<Lease>,
-    /// The public addresses of its network, for a whole spec.
-    pub public_ips: Vec<String>,
-}
-
-/// The router, its leases changed after `base` and (for a whole spec) its public addresses, in one statement: one
-/// consistent snapshot with the generation that it belongs to.
-pub async fn snapshot(db: &Db, id: i64, base: i64) -> Result<Option<Snapshot>> {
-    let whole = base < 0;
-    let changed = if whole { "n.removed IS NULL" } else { "n.lease_generation > ?" };
-    let leases = format!(
-        "SELECT {COLUMNS}, n.mac, n.ip, n.host_name, n.vm_uuid, n.vm_id, n.removed, NULL FROM routers r LEFT JOIN nics n ON \
-         n.network_id = r.network_id AND n.vm_id IS NOT NULL AND n.ip IS NOT NULL AND {changed} WHERE r.id = ? AND r.removed IS NULL"
-    );
-    let mut sql = Sql::new(&leases);
-    if !whole {
-        sql = sql.bind(base);
-    }
-    sql = sql.bind(id);
-    if whole {
-        let ips = format!(
-            " UNION ALL SELECT {COLUMNS}, NULL, NULL, NULL, NULL, NULL, NULL, i.ip FROM routers r JOIN ip_addresses i ON \
-             i.network_id = r.network_id AND i.state IN ('Allocating', 'Allocated') WHERE r.id = ? AND r.removed IS NULL"
-        );
-        sql = sql.push(&ips).bind(id);
-    }
-    let rows = db.all(sql).await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let mut found = Snapshot { router: read(first)?, leases: Vec::with_capacity(rows.len()), public_ips: Vec::new() };
-    for row in &rows {
-        if let Some(ip) = row.at::<Option<String>>(28)? {
-            found.public_ips.push(ip);
-        } else if let Some(mac) = row.at::<Option<String>>(22)? {
-            found.leases.push(Lease {
-                mac,
-                ip: row.at(23)?,
-                host_name: row.at::<Option<String>>(24)?.unwrap_or_default(),
-                vm_uuid: row.at::<Option<String>>(25)?.unwrap_or_default(),
-                vm_id: row.at(26)?,
-                removed: row.at::<Option<i64>>(27)?.is_some(),
-            });
-        }
-    }
-    Ok(Some(found))
 }

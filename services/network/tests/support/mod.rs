@@ -34,6 +34,7 @@ const OTHERS: &[Migration] = &[
     sql!("orchestrator", "0001_topology.sql", "../../../orchestrator/migrations/0001_topology.sql"),
     sql!("orchestrator", "0002_hosts.sql", "../../../orchestrator/migrations/0002_hosts.sql"),
     sql!("orchestrator", "0010_vms.sql", "../../../orchestrator/migrations/0010_vms.sql"),
+    sql!("orchestrator", "0024_vm_passwords.sql", "../../../orchestrator/migrations/0024_vm_passwords.sql"),
     sql!("identity", "0001_identity.sql", "../../../identity/migrations/0001_identity.sql"),
 ];
 
@@ -237,6 +238,19 @@ impl Lab {
             .unwrap();
         let uuid = network.id.unwrap();
         (self.network_number(&uuid).await, uuid)
+    }
+
+    /// The row of a machine, as the orchestrator writes it: its UUID is that of [`vm_uuid`].
+    pub async fn machine(&self, vm: i64, owner: (i64, i64, &str)) {
+        let sql = Sql::new(
+            "INSERT INTO vms (id, uuid, name, name_lower, display_name, display_lower, instance_name, state, account_id, domain_id, \
+             domain_path, user_id, zone_id, template_id, hypervisor, service_offering_id, cpu, cpu_mhz, memory_mb, details, \
+             display_vm, ha_enabled, dynamic_scaling, password_enabled, generation, limits_key, created, changed) VALUES \
+             (?, ?, ?, ?, ?, ?, ?, 'Running', ?, ?, ?, 1, 1, 1, 'Simulator', 1, 1, 1, 1, '{}', 1, 0, 0, 0, 1, '', 0, 0)",
+        );
+        let (name, shown) = (format!("vm{vm}"), format!("Machine {vm}"));
+        let sql = sql.bind(vm).bind(vm_uuid(vm)).bind(&name).bind(&name).bind(&shown).bind(shown.to_lowercase());
+        self.write(sql.bind(format!("i-2-{vm}-VM")).bind(owner.0).bind(owner.1).bind(owner.2)).await;
     }
 
     pub async fn network_number(&self, uuid: &str) -> i64 {

@@ -1,7 +1,7 @@
 //! Hosts and limits, played by small servers of the same protocol.
 
 use contract::ApiError;
-use contract_agent::{Command, Outcome, RouterApplied, command::Body, outcome};
+use contract_agent::{Command, Outcome, RouterApplied, SectionFault, command::Body, outcome};
 use contract_identity::limits_server::Limits;
 use contract_identity::{ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse};
 use contract_infra::host_commands_server::HostCommands;
@@ -31,6 +31,8 @@ pub struct Hosts {
     pub twice: AtomicUsize,
     pub commands: Mutex<Vec<(i64, String, i64, i64)>>,
     pub candidates: Mutex<Vec<i64>>,
+    /// Sections that no host can apply.
+    pub broken: Mutex<HashSet<&'static str>>,
 }
 
 impl Hosts {
@@ -44,6 +46,23 @@ impl Hosts {
 
     pub fn all(&self) -> Vec<(i64, String, Applied)> {
         self.routers.lock().unwrap().iter().map(|((h, r), a)| (*h, r.clone(), a.clone())).collect()
+    }
+
+    /// Takes broken sections out of a change.
+    fn faults(&self, change: &mut contract_agent::RouterSpec) -> Vec<SectionFault> {
+        let broken = self.broken.lock().unwrap();
+        let fault = |section: &str| SectionFault { section: section.into(), reason: "it is broken".into() };
+        let mut faults = Vec::new();
+        if broken.contains("nat") && change.nat.take().is_some() {
+            faults.push(fault("nat"));
+        }
+        if broken.contains("firewall") && change.firewall.take().is_some() {
+            faults.push(fault("firewall"));
+        }
+        if broken.contains("load_balancers") && change.load_balancers.take().is_some() {
+            faults.push(fault("load_balancers"));
+        }
+        faults
     }
 
     fn run(&self, host: i64, body: Body) -> Outcome {
@@ -61,7 +80,8 @@ impl Hosts {
                     answer.generation = known;
                 } else {
                     let router = routers.entry(key).or_default();
-                    let changes = apply.changes.unwrap_or_default();
+                    let mut changes = apply.changes.unwrap_or_default();
+                    answer.faults = self.faults(&mut changes);
                     if apply.base == 0 {
                         router.leases.clear();
                         router.spec = changes.clone();

@@ -4,8 +4,10 @@ pub mod async_jobs;
 pub mod capacities;
 pub mod clusters;
 pub mod configurations;
+pub mod consoles;
 pub mod hosts;
 pub mod hypervisors;
+pub mod load_balancer_instances;
 pub mod os_types;
 pub mod placement;
 pub mod pods;
@@ -18,12 +20,14 @@ pub mod zones;
 
 use crate::vm::VmWorld;
 use crate::world::World;
+use contract_compute::load_balancer_instances_server::LoadBalancerInstancesServer;
 use contract_compute::ssh_key_pairs_server::SshKeyPairsServer;
 use contract_compute::virtual_machines_server::VirtualMachinesServer;
 use contract_infra::async_jobs_server::AsyncJobsServer;
 use contract_infra::capacities_server::CapacitiesServer;
 use contract_infra::clusters_server::ClustersServer;
 use contract_infra::configurations_server::ConfigurationsServer;
+use contract_infra::consoles_server::ConsolesServer;
 use contract_infra::hosts_server::HostsServer;
 use contract_infra::hypervisors_server::HypervisorsServer;
 use contract_infra::os_types_server::OsTypesServer;
@@ -37,7 +41,10 @@ use tonic::service::Routes;
 
 /// All services of a replica.
 pub fn routes(world: &World, vms: &VmWorld) -> Routes {
-    infrastructure(world).add_service(VirtualMachinesServer::new(virtual_machines::Api::new(vms.clone())))
+    infrastructure(world)
+        .add_service(VirtualMachinesServer::new(virtual_machines::Api::new(vms.clone())))
+        .add_service(LoadBalancerInstancesServer::new(load_balancer_instances::LoadBalancerInstancesApi(vms.clone())))
+        .add_service(ConsolesServer::new(consoles::ConsolesApi(vms.clone())))
 }
 
 /// The services of the infrastructure, beside the hub's.

@@ -397,6 +397,7 @@ impl Api {
             display: if admin { r.display_vm } else { Some(true) },
             for_virtual_network: r.for_virtual_network,
             tags: asked_tags(&r.tags),
+            behind: None,
         };
         Ok((scope, filter, page))
     }

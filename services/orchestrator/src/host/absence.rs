@@ -22,7 +22,7 @@ use futures::StreamExt as _;
 use hub::Absent;
 use model::HostId;
 use model::state::HostStatus;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -92,6 +92,21 @@ fn next(status: HostStatus, away: Duration, alert_wait: Duration, verdict: Verdi
     }
 }
 
+/// All ripe hosts with VMs, then at most so many without: first those that were never looked at, then those whose last look is
+/// the longest ago.
+fn choose(
+    mut ripe: Vec<(Option<Instant>, HostId)>,
+    is_busy: impl Fn(HostId) -> bool,
+    idle_at_once: usize,
+) -> Vec<HostId> {
+    ripe.sort_by_key(|(looked, _)| *looked);
+    let (mut first, mut idle): (Vec<_>, Vec<_>) =
+        ripe.into_iter().map(|(_, host)| host).partition(|host| is_busy(*host));
+    idle.truncate(idle_at_once);
+    first.append(&mut idle);
+    first
+}
+
 impl Watch {
     async fn round(&mut self, term: &Term) -> Result<(), ApiError> {
         let db = &self.world.node.db;
@@ -107,7 +122,10 @@ impl Watch {
         let settings = &self.world.node.settings;
         let again = seconds(settings.get(keys::INVESTIGATE_RETRY_INTERVAL));
         let at_once = settings.get(keys::HA_MAX_CONCURRENT_ACTIVITY_CHECKS).clamp(1, 1000).unsigned_abs();
-        let due = self.due(absent, again);
+        let ids: Vec<i64> = absent.iter().filter(|h| h.status != HostStatus::Down).map(|h| h.id.0).collect();
+        let busy = absences::with_vms(db, &ids).await?;
+        let at_once = usize::try_from(at_once).unwrap_or(1);
+        let due = self.due(absent, again, &busy, at_once);
         let (world, investigators) = (self.world.clone(), self.investigators.clone());
         let mut looks = futures::stream::iter(due)
             .map(|(absent, away)| {
@@ -127,7 +145,7 @@ impl Watch {
                     Some((absent, away, suspect, finding))
                 }
             })
-            .buffer_unordered(usize::try_from(at_once).unwrap_or(1));
+            .buffer_unordered(at_once);
         while let Some(looked) = looks.next().await {
             let Some((absent, away, suspect, finding)) = looked else { continue };
             judge(&world, term, &absent, away, &suspect, &finding).await?;
@@ -135,30 +153,42 @@ impl Watch {
         Ok(())
     }
 
-    /// The hosts that are to be looked at now, and how long they have been away.
-    fn due(&mut self, absent: Vec<Absent>, again: Duration) -> Vec<(Absent, Duration)> {
+    /// The hosts that are to be looked at now, and how long they have been away. Those without VMs are watched for longest,
+    /// and nobody waits for them as VMs do: so few of them in a round that they don't hold up the next, the others in turn.
+    fn due(
+        &mut self,
+        absent: Vec<Absent>,
+        again: Duration,
+        busy: &HashSet<i64>,
+        idle_at_once: usize,
+    ) -> Vec<(Absent, Duration)> {
         let now = Instant::now();
         let silence = self.world.hub.timing().silence;
         let mut before = std::mem::take(&mut self.seen);
-        let mut due = Vec::new();
+        let mut ripe = Vec::new();
         for host in absent.into_iter().filter(|h| h.status != HostStatus::Down) {
             let (since, looked) = match before.remove(&host.id) {
                 // The state may have changed by what was found; the absence is the same.
                 Some(seen) if seen.absent.conn_epoch == host.conn_epoch => (seen.since, seen.looked),
                 _ => (now, None),
             };
-            let away = now.duration_since(since);
-            let ripe = match looked {
-                None => away >= patience(host.status, silence),
+            let is_ripe = match looked {
+                None => now.duration_since(since) >= patience(host.status, silence),
                 Some(at) => now.duration_since(at) >= again,
             };
-            if ripe {
-                due.push((host, away));
+            if is_ripe {
+                ripe.push((looked, host.id));
             }
-            let looked = if ripe { Some(now) } else { looked };
             self.seen.insert(host.id, Seen { absent: host, since, looked });
         }
-        due
+        let chosen = choose(ripe, |host| busy.contains(&host.0), idle_at_once);
+        let seen = &mut self.seen;
+        let look = chosen.into_iter().filter_map(|id| {
+            let seen = seen.get_mut(&id)?;
+            seen.looked = Some(now);
+            Some((seen.absent, now.duration_since(seen.since)))
+        });
+        look.collect()
     }
 
     /// Hosts that came back.
@@ -282,6 +312,22 @@ mod tests {
             Next { status: Disconnected, tell: false }
         );
         assert_eq!(next(Disconnected, wait, wait, Verdict::Alive), Next { status: Alert, tell: true });
+    }
+
+    #[test]
+    fn hosts_without_vms_hold_nobody_up_and_all_get_their_turn() {
+        let now = Instant::now();
+        let at = |n: u64| Some(now + Duration::from_secs(n));
+        let ripe = vec![
+            (at(3), HostId(1)),
+            (at(1), HostId(2)),
+            (None, HostId(3)),
+            (at(2), HostId(4)),
+            (at(9), HostId(5)),
+            (at(8), HostId(6)),
+        ];
+        let chosen = choose(ripe, |host| host.0 >= 5, 2);
+        assert_eq!(chosen, [HostId(6), HostId(5), HostId(3), HostId(2)]);
     }
 
     #[test]

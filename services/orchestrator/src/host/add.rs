@@ -1,9 +1,10 @@
-//! Adding a host. First a row in the state Creating, with capacity and an address; then the agent is told; then the row
-//! takes VMs. Whoever is killed in between leaves a row that the sweep removes ([`super::sweep`]).
+//! Adding a host. A simulated one: first a row in the state Creating, with capacity and an address; then the agent is told;
+//! then the row takes VMs. Whoever is killed in between leaves a row that the sweep removes ([`super::sweep`]). A real
+//! machine's agent waits already ([`super::machine`]): one commit makes the host.
 
-use super::{gone, tags, url, view};
+use super::{gone, machine, tags, url, view};
 use crate::cluster::{self, NewCluster};
-use crate::store::clusters;
+use crate::store::clusters::{self, ClusterRow};
 use crate::store::hosts::{self as rows, HostRow, NewHost};
 use crate::store::pod_ips;
 use crate::world::World;
@@ -12,12 +13,20 @@ use ::store::Tx;
 use contract::ApiError;
 use contract_agent::SpawnHost;
 use contract_infra::{AddHostRequest, Host, ListHostsResponse};
-use model::state::{AllocationState, ResourceState};
+use model::state::{AllocationState, HostStatus, ResourceState};
 use rpc::Cx;
 use std::time::Duration;
 
 /// Longest that a factory may take to make a host.
 const SPAWN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where the host comes from.
+enum Source {
+    /// A factory makes it.
+    Simulated(url::Simulated),
+    /// The agent of the machine with this address or name waits.
+    Machine(String),
+}
 
 /// Everything that is chosen before the transaction.
 struct Plan {
@@ -25,7 +34,7 @@ struct Plan {
     pod: i64,
     cluster: Option<i64>,
     new_cluster: NewCluster,
-    host: url::Simulated,
+    source: Source,
     url: String,
     id: i64,
     uuid: String,
@@ -47,7 +56,11 @@ pub async fn add(world: &World, cx: &Cx, r: AddHostRequest) -> Result<ListHostsR
     let host = rows::by_uuid(&world.node.db, &uuid).await?.filter(|h| h.removed.is_none()).ok_or_else(|| {
         ApiError::failed("The host that this request added has been removed since: add it again with a new request")
     })?;
-    let host = if host.version.is_none() { connect(world, host).await? } else { host };
+    let host = match &host.version {
+        None => connect(world, host).await?,
+        Some(_) if host.status == HostStatus::Connecting => machine::connected(world, host).await?,
+        Some(_) => host,
+    };
     Ok(ListHostsResponse {
         count: Some(1),
         host: vec![view::shown(host, view::Details::all(), super::ha_tag(&world.node.settings).as_deref())],
@@ -64,11 +77,15 @@ async fn checked(world: &World, cx: &Cx, r: &AddHostRequest) -> Result<Plan, Api
         _ => {}
     }
     let kept = url::without_credentials(r.url())?;
-    if kind != "Simulator" {
-        return Err(ApiError::unsupported(format!(
-            "Hosts of {kind} are not added by their address: run the agent on the machine with an enrolment token, and it joins by itself",
-        )));
-    }
+    let source = match kind {
+        "Simulator" => Source::Simulated(url::simulated(&kept)?),
+        "KVM" => Source::Machine(url::address(&kept)?),
+        _ => {
+            return Err(ApiError::unsupported(format!(
+                "Hosts of {kind} can't be added yet: only those of KVM and Simulator"
+            )));
+        }
+    };
     let state = crate::reach::allocation_state(r.allocation_state.as_deref())?.unwrap_or(AllocationState::Enabled);
     let guid = format!("SimulatedAgent.{}", model::new_uuid());
     let db = &world.node.db;
@@ -84,7 +101,7 @@ async fn checked(world: &World, cx: &Cx, r: &AddHostRequest) -> Result<Plan, Api
             cluster_type: "CloudManaged",
             allocation_state: AllocationState::Enabled,
         },
-        host: url::simulated(&kept)?,
+        source,
         url: kept,
         id: db.next_id("host").await?,
         uuid: model::new_uuid(),
@@ -115,6 +132,26 @@ async fn reserve(world: &World, tx: &mut Tx, cx: &Cx, plan: &Plan) -> Result<Str
             cluster.name, cluster.hypervisor
         )));
     }
+    let simulated = match &plan.source {
+        Source::Simulated(simulated) => simulated,
+        Source::Machine(address) => {
+            let agent = machine::take(world, tx, kind, address).await?;
+            let host = NewHost {
+                uuid: agent.uuid.clone(),
+                guid: agent.guid.clone(),
+                name: if agent.facts.name.is_empty() { address.clone() } else { agent.facts.name.clone() },
+                status: HostStatus::Connecting,
+                cpus: i64::from(agent.facts.cpus),
+                mhz: i64::from(agent.facts.cpu_mhz),
+                memory: i64::try_from(agent.facts.memory_bytes).unwrap_or(i64::MAX),
+                ip: agent.facts.private_ip.clone(),
+                ..plan.new_host(&cluster)
+            };
+            rows::insert(tx, &host).await?;
+            rows::adopt(tx, host.id, &agent.facts).await?;
+            return Ok(agent.uuid);
+        }
+    };
     let holder = format!("host/{}", plan.uuid);
     let range = pod::range_of(&pod)?;
     let Some(ip) = pod_ips::take(tx, zone.id, pod.id, &range, &holder).await? else {
@@ -125,24 +162,39 @@ async fn reserve(world: &World, tx: &mut Tx, cx: &Cx, plan: &Plan) -> Result<Str
         )));
     };
     let host = NewHost {
-        id: plan.id,
-        uuid: plan.uuid.clone(),
-        guid: plan.guid.clone(),
-        url: plan.url.clone(),
-        cluster: cluster.id,
-        pod: pod.id,
-        zone: zone.id,
-        hypervisor: kind.to_owned(),
-        cpus: i64::from(plan.host.cpus),
-        mhz: i64::from(plan.host.mhz),
-        memory: i64::try_from(plan.host.memory).unwrap_or(i64::MAX),
-        tags: plan.tags.clone(),
+        cpus: i64::from(simulated.cpus),
+        mhz: i64::from(simulated.mhz),
+        memory: i64::try_from(simulated.memory).unwrap_or(i64::MAX),
         ip: ip.to_string(),
-        resource_state: plan.resource_state,
-        overcommit: (cluster.cpu_overcommit, cluster.memory_overcommit),
+        ..plan.new_host(&cluster)
     };
     rows::insert(tx, &host).await?;
     Ok(plan.uuid.clone())
+}
+
+impl Plan {
+    /// What of the host is known before its machine is.
+    fn new_host(&self, cluster: &ClusterRow) -> NewHost {
+        NewHost {
+            id: self.id,
+            uuid: self.uuid.clone(),
+            guid: self.guid.clone(),
+            name: self.guid.clone(),
+            url: self.url.clone(),
+            cluster: cluster.id,
+            pod: cluster.pod_id,
+            zone: cluster.zone_id,
+            hypervisor: self.new_cluster.hypervisor.to_owned(),
+            status: HostStatus::Creating,
+            cpus: 0,
+            mhz: 0,
+            memory: 0,
+            tags: self.tags.clone(),
+            ip: String::new(),
+            resource_state: self.resource_state,
+            overcommit: (cluster.cpu_overcommit, cluster.memory_overcommit),
+        }
+    }
 }
 
 /// Has a factory make the host, then lets it take VMs. When that fails, nothing of the host stays.

@@ -50,11 +50,12 @@ pub async fn delete(world: &World, cx: &Cx, r: DeleteHostRequest) -> Result<Succ
     })
     .await?;
     world.host_changed(id);
-    let hub = world.hub.clone();
+    let (hub, uuid) = (world.hub.clone(), cx.refs.one("id").map(|e| e.uuid.clone()).unwrap_or_default());
     world.node.spawn("forget-host", async move {
         let forget = Command { body: Some(command::Body::RemoveHost(RemoveHost {})) };
         if let Err(error) = hub.execute(HostId(id), None, false, forget, FORGET_DEADLINE).await {
-            tracing::info!(host = id, %error, "the agent of a deleted host is told when it connects again");
+            tracing::info!(host = id, %error, "the agent of a deleted host is told by the replica that has it, or when it connects");
+            hub.hurry(&uuid);
         }
     });
     Ok(done)

@@ -3,6 +3,7 @@
 //! Investigators look from different sides. A sign of life outweighs everything; a host is dead only when somebody knows;
 //! else nobody can tell, and nothing may be done to its VMs.
 
+use super::heartbeats;
 use crate::store::absences::{self, Leased, Suspect};
 use crate::world::World;
 use contract::ApiError;
@@ -75,19 +76,19 @@ fn together(findings: Vec<Finding>) -> Finding {
     Finding::new(Verdict::Unknown, reason)
 }
 
-/// Has other hosts watch what the host writes on the pools of its VMs.
+/// Has other hosts watch what the host writes on pools: the leases of its VMs, and when it has none, its heartbeat.
 pub struct Leases {
     world: World,
 }
 
 /// Hosts that are asked about a pool, one after the other until one can tell.
-const WITNESSES: i64 = 3;
+pub(super) const WITNESSES: i64 = 3;
 /// VMs of a pool that are asked about: those that another host has taken since tell nothing.
 const VMS: usize = 3;
 /// Longest that a witness may take beyond what it watches.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// Longest lease time that is waited for.
-const LONGEST_LEASE: u32 = 120_000;
+pub(super) const LONGEST_LEASE: u32 = 120_000;
 
 impl Leases {
     /// Asks through this replica's connections and those of the others.
@@ -103,7 +104,7 @@ impl Leases {
         let looks = pools.into_iter().map(|(pool, vms)| self.pool(host, pool, vms));
         let findings = futures::future::join_all(looks).await;
         if findings.is_empty() {
-            return Ok(Finding::new(Verdict::Unknown, "it has no VM on a shared pool, so it writes no sign of life"));
+            return heartbeats::look(&self.world, host).await;
         }
         // It may be cut off from one pool and alive on another that nobody here sees.
         match findings

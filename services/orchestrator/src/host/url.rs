@@ -71,6 +71,24 @@ pub fn without_credentials(url: &str) -> Result<String, ApiError> {
     })
 }
 
+/// The address or name of a real machine: `http://10.0.0.5`, `http://kvm1.example.org:8250/`.
+///
+/// # Errors
+/// 431 when there is none.
+pub fn address(url: &str) -> Result<String, ApiError> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '_');
+    if host.is_empty() || !host.chars().all(fine) {
+        return Err(ApiError::param("The url of a host has the form http://address"));
+    }
+    Ok(host.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +102,18 @@ mod tests {
         assert!(simulated("http://10.0.0.1").is_err());
         assert!(simulated("http://sim/c/h/cpucore=0").is_err());
         assert!(simulated("http://sim/c/h/memory=99999999999999999999").is_err());
+    }
+
+    #[test]
+    fn machines_have_an_address() {
+        for (url, host) in [
+            ("http://10.0.0.5", "10.0.0.5"),
+            ("https://kvm1.example.org:22/x", "kvm1.example.org"),
+            ("http://[fd00::5]:22", "fd00::5"),
+        ] {
+            assert_eq!(address(url).unwrap(), host);
+        }
+        assert!(address("http://").is_err() && address("http://a b").is_err());
     }
 
     #[test]

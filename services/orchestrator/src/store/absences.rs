@@ -3,7 +3,7 @@
 use hub::Absent;
 use model::HostId;
 use model::state::{HostStatus, VmState};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use store::{Db, Result, Row, Sql, Tx, now_micros};
 
 /// What is known of an absence.
@@ -115,6 +115,39 @@ pub async fn leased(db: &Db, host: i64) -> Result<Vec<Leased>> {
         .iter()
         .map(|r| Ok(Leased { vm: r.at(0)?, pool: r.at(1)?, pool_uuid: r.at(2)? }))
         .collect()
+}
+
+/// Those of these hosts on which there are VMs, in whatever state.
+pub async fn with_vms(db: &Db, hosts: &[i64]) -> Result<HashSet<i64>> {
+    let mut found = HashSet::new();
+    for chunk in hosts.chunks(512) {
+        let sql = Sql::new("SELECT DISTINCT host_id FROM vms WHERE removed IS NULL AND ")
+            .in_list("host_id", chunk.iter().copied());
+        for row in db.all(sql).await? {
+            found.insert(row.at(0)?);
+        }
+    }
+    Ok(found)
+}
+
+/// A pool that a host shares with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Number.
+    pub id: i64,
+    /// UUID.
+    pub uuid: String,
+}
+
+/// The pools that a host has said to reach, and another host, too.
+pub async fn shared(db: &Db, host: i64) -> Result<Vec<Shared>> {
+    let sql = Sql::new(
+        "SELECT p.id, p.uuid FROM pool_hosts r JOIN storage_pools p ON p.id = r.pool_id WHERE r.host_id = ? \
+         AND p.scope <> 'HOST' AND p.removed IS NULL AND EXISTS (SELECT 1 FROM pool_hosts o JOIN hosts h ON h.id = o.host_id \
+         WHERE o.pool_id = p.id AND o.host_id <> r.host_id AND h.removed IS NULL) ORDER BY p.id",
+    );
+    let rows = db.all(sql.bind(host)).await?;
+    rows.iter().map(|r| Ok(Shared { id: r.at(0)?, uuid: r.at(1)? })).collect()
 }
 
 /// Hosts that are Up and have said that they reach a pool, those of the suspect's own cluster first; at most `most`.

@@ -174,8 +174,10 @@ pub struct NewHost {
     pub id: i64,
     /// UUID.
     pub uuid: String,
-    /// What its agent calls itself; its name too.
+    /// What names the machine: never two live hosts have the same.
     pub guid: String,
+    /// Name.
+    pub name: String,
     /// What it is added by.
     pub url: String,
     /// Cluster.
@@ -186,6 +188,8 @@ pub struct NewHost {
     pub zone: i64,
     /// Hypervisor.
     pub hypervisor: String,
+    /// Creating, or Connecting when its agent is there already.
+    pub status: HostStatus,
     /// Cores.
     pub cpus: i64,
     /// MHz of each.
@@ -211,8 +215,8 @@ pub async fn insert(tx: &mut Tx, h: &NewHost) -> Result<()> {
     )
     .bind(h.id)
     .bind(&h.uuid)
-    .bind(&h.guid)
-    .bind(lower(&h.guid))
+    .bind(&h.name)
+    .bind(lower(&h.name))
     .bind(&h.guid)
     .bind(&h.guid)
     .bind(&h.url)
@@ -220,7 +224,7 @@ pub async fn insert(tx: &mut Tx, h: &NewHost) -> Result<()> {
     .bind(h.pod)
     .bind(h.zone)
     .bind(&h.hypervisor)
-    .bind(HostStatus::Creating)
+    .bind(h.status)
     .bind(h.resource_state)
     .bind(&h.ip)
     .bind(h.cpus)
@@ -242,6 +246,26 @@ pub async fn insert(tx: &mut Tx, h: &NewHost) -> Result<()> {
     .bind(h.memory)
     .bind(h.overcommit.1);
     tx.exec(sql).await.map(drop)
+}
+
+/// The name of a live host that is this machine or has its private address.
+pub async fn same_machine(tx: &mut Tx, guid: &str, private_ip: &str) -> Result<Option<String>> {
+    let sql = Sql::new("SELECT name FROM hosts WHERE live_key = ?").bind(guid);
+    let sql = match private_ip {
+        "" => sql,
+        ip => sql.push(" OR (ip = ? AND removed IS NULL)").bind(ip),
+    };
+    tx.optional(sql.push(" LIMIT 1")).await?.map(|r| r.at(0)).transpose()
+}
+
+/// Removes every trace of a host that has never been connected: its agent may be added again under its UUID. Whether it did.
+pub async fn erase_unconnected(tx: &mut Tx, id: i64) -> Result<bool> {
+    let sql = Sql::new("DELETE FROM hosts WHERE id = ? AND conn_epoch = 0 AND removed IS NULL").bind(id);
+    let erased = tx.exec(sql).await? == 1;
+    if erased {
+        tx.exec(Sql::new("DELETE FROM host_capacity WHERE host_id = ?").bind(id)).await?;
+    }
+    Ok(erased)
 }
 
 /// The routers that a host should have, and whether each runs.

@@ -1,6 +1,7 @@
 //! The SQL of this service.
 
 pub mod absences;
+pub mod balancers;
 pub mod capacity;
 pub mod clusters;
 pub mod details;

@@ -66,6 +66,8 @@ pub struct Filter {
     /// Whether it has a NIC in an isolated (true) or shared (false) network.
     pub for_virtual_network: Option<bool>,
     pub tags: Vec<(String, String)>,
+    /// A load balancing rule, and whether they are behind it.
+    pub behind: Option<(i64, bool)>,
 }
 
 fn conditions(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
@@ -112,6 +114,16 @@ fn conditions(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
         sql = sql
             .push(" AND EXISTS (SELECT 1 FROM nics n WHERE n.vm_id = v.id AND n.removed IS NULL AND n.guest_type = ?)")
             .bind(kind);
+    }
+    if let Some((rule, applied)) = filter.behind {
+        let word = if applied { "" } else { "NOT " };
+        sql = sql
+            .push(&format!(" AND {word}EXISTS (SELECT 1 FROM lb_members m WHERE m.rule_id = ? AND m.vm_id = v.id)"))
+            .bind(rule)
+            .push(" AND v.state NOT IN (?, ?, ?)")
+            .bind(VmState::Destroyed)
+            .bind(VmState::Expunging)
+            .bind(VmState::Error);
     }
     model::tags::filter(sql, "UserVm", "v.id", &filter.tags)
 }

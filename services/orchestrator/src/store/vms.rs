@@ -85,6 +85,8 @@ pub struct NewVm {
     pub dynamic_scaling: bool,
     /// Whether its template can set passwords.
     pub password_enabled: bool,
+    /// The password of its guest, sealed for [`model::sealed::vm_password`].
+    pub password_sealed: Option<String>,
     /// Networks in which its host name must be its own.
     pub networks: Vec<i64>,
 }
@@ -187,7 +189,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<()> {
         "INSERT INTO vms (id, uuid, name, name_lower, display_name, display_lower, instance_name, state, account_id, \
          domain_id, domain_path, user_id, zone_id, template_id, os_type_id, hypervisor, service_offering_id, \
          disk_offering_id, cpu, cpu_mhz, memory_mb, user_data, key_pair, public_key, details, display_vm, ha_enabled, \
-         dynamic_scaling, password_enabled, generation, limits_key, created, changed) VALUES ",
+         dynamic_scaling, password_enabled, password_sealed, generation, limits_key, created, changed) VALUES ",
     )
     .tuple([
         Value::from(vm.id),
@@ -219,6 +221,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<()> {
         Value::from(new.ha_enabled),
         Value::from(new.dynamic_scaling),
         Value::from(new.password_enabled),
+        Value::from(new.password_sealed.as_deref()),
         Value::from(vm.generation),
         Value::from(&vm.limits_key),
         Value::from(now),
@@ -237,6 +240,12 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<()> {
         ]);
     }
     tx.exec(sql).await.map(drop)
+}
+
+/// The password of a VM's guest, sealed for [`model::sealed::vm_password`].
+pub async fn password_sealed(db: &Db, id: i64) -> Result<Option<String>> {
+    let row = db.optional(Sql::new("SELECT password_sealed FROM vms WHERE id = ?").bind(id)).await?;
+    row.map_or(Ok(None), |row| row.at(0))
 }
 
 /// Moves a VM from one of `from` to `to`. Gives whether it was in one of them.

@@ -285,6 +285,10 @@ pub async fn finish(
 ) -> Result<Finished, ApiError> {
     let mut shown = view::one(world, vm.id, ctx.caller()).await?;
     shown.state = Some(state.to_string());
+    if facts.contains(&"VM.CREATE") {
+        // As it lies in the VM's row: whoever asks for the job's result opens it.
+        shown.password = vms::password_sealed(&world.node.db, vm.id).await?;
+    }
     let records: Vec<events::Record> = facts.iter().map(|kind| usage::record(vm, kind)).collect();
     jobs::finish!(ctx, |tx| {
         if state == VmState::Running && !vms::transit(tx, vm.id, &[VmState::Starting], state).await? {

@@ -13,6 +13,7 @@ use contract_compute::DeployVirtualMachineRequest;
 use contract_identity::{ReserveRequest, ResourceAmount};
 use model::Owner;
 use model::state::VmState;
+use rand::seq::IndexedRandom as _;
 use rpc::Cx;
 use std::collections::BTreeMap;
 
@@ -119,6 +120,10 @@ pub async fn check(
         let items = [(resource::VOLUME, 1), (resource::PRIMARY_STORAGE, size)];
         reservations.push(reservation(world, &format!("volume:{}", disk.uuid), &owner, &items));
     }
+    let length = world.node.settings.get(keys::VM_PASSWORD_LENGTH);
+    let password_sealed = template
+        .password_enabled
+        .then(|| world.node.vault.seal(&model::sealed::vm_password(&uuid), password(length).as_bytes()));
     let start = request.start_vm.unwrap_or(true);
     let suffix: String = world.node.settings.get(keys::INSTANCE_NAME);
     let vm = VmRow {
@@ -168,11 +173,24 @@ pub async fn check(
             ha_enabled: offering.ha,
             dynamic_scaling: template.dynamic_scaling,
             password_enabled: template.password_enabled,
+            password_sealed,
             networks: ids,
         },
         networks,
         reservations,
     })
+}
+
+/// A new password of `length` characters (at least six), of letters and digits that aren't mistaken for each other; one of each kind.
+fn password(length: i64) -> String {
+    const KINDS: [&[u8]; 3] = [b"abcdefghijkmnpqrstuvwxyz", b"ABCDEFGHJKMNPQRSTUVWXYZ", b"23456789"];
+    let length = usize::try_from(length).unwrap_or_default().clamp(6, 64);
+    let mut random = rand::rng();
+    let all = KINDS.concat();
+    let mut pick = |from: &[u8]| from.choose(&mut random).map(|byte| char::from(*byte));
+    let first = KINDS.iter().filter_map(|kind| pick(kind)).collect::<Vec<_>>();
+    let rest = (KINDS.len()..length).filter_map(|_| pick(&all)).collect::<Vec<_>>();
+    first.into_iter().chain(rest).collect()
 }
 
 fn given(text: &Option<String>) -> Option<&str> {

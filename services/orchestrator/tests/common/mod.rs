@@ -1,7 +1,7 @@
 //! A whole orchestrator with a real agent that simulates hosts, over the in-process network.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-use arcus_agent::{Agent, Dial, Options, SimulatorHandle};
+use arcus_agent::{Agent, Dial, Options, Says, SimulatorHandle};
 use contract::ApiError;
 use contract::api::{Caller, RoleType};
 use contract_compute::ssh_key_pairs_client::SshKeyPairsClient;
@@ -52,6 +52,7 @@ other! {
     "storage" / "0001_offerings.sql",
     "storage" / "0002_pools.sql",
     "storage" / "0003_images.sql",
+    "storage" / "0005_secondary.sql",
     "storage" / "0004_volumes.sql",
 }
 
@@ -115,16 +116,22 @@ impl Cloud {
 
     /// A factory of simulated hosts; it is connected when this returns.
     pub async fn factory(&self) -> Factory {
-        let dir = testkit::temp_dir();
-        let options = Options {
+        self.factory_in(testkit::temp_dir(), Says::default()).await
+    }
+
+    /// One with this state, which says that of itself.
+    async fn factory_in(&self, dir: tempfile::TempDir, says: Says) -> Factory {
+        let options = || Options {
             durable: false,
+            says: says.clone(),
             ..Options::new("test", dir.path(), Dial::Channel(self.net.channel("orchestrator")))
         };
-        let agent = Agent::open(options).unwrap();
+        // A look at leases that is under way still has the state of the agent before.
+        let agent = testkit::eventually(|| async { Agent::open(options()).ok() }).await;
         let simulator = agent.simulator();
         let stop = CancellationToken::new();
         let task = tokio::spawn(agent.run(stop.clone()));
-        Factory { simulator, stop, task, _dir: dir }
+        Factory { simulator, stop, task, dir }
     }
 
     pub async fn query(&self, caller: &Caller, job: &str) -> AsyncJob {
@@ -240,10 +247,18 @@ pub struct Factory {
     pub simulator: SimulatorHandle,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), ApiError>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Factory {
+    /// Its agent is replaced by another build of it.
+    pub async fn replaced(self, cloud: &Cloud, says: Says) -> Factory {
+        self.stop.cancel();
+        drop(self.simulator);
+        self.task.await.unwrap().unwrap();
+        cloud.factory_in(self.dir, says).await
+    }
+
     pub async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();

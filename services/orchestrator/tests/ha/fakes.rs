@@ -105,14 +105,7 @@ impl Disks for StorageApi {
         let request = request.into_inner();
         let host = request.host_id();
         let kind = self.db.one(Sql::new("SELECT pool_type FROM storage_pools WHERE id = 1")).await.unwrap();
-        let pool = EnsurePool {
-            pool_uuid: POOL.into(),
-            kind: kind.at(0).unwrap(),
-            url: "nfs://10.0.0.1/primary".into(),
-            lease_millis: LEASE_MILLIS,
-            ..EnsurePool::default()
-        };
-        let command = Some(Command { body: Some(command::Body::EnsurePool(pool)) });
+        let command = Some(pool(kind.at(0).unwrap()));
         let order = ExecuteRequest { host_id: host, command, undo: false, deadline_millis: 10_000 };
         self.hosts.clone().execute(rpc::cx::request(&rpc::cx::system_caller(), order)).await?;
         mounted(&self.db, host).await;
@@ -133,6 +126,18 @@ impl Disks for StorageApi {
     async fn expunge(&self, _: Request<VmDisksRequest>) -> Result<Response<DisksResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+}
+
+/// Tells a host of the pool.
+pub fn pool(kind: String) -> Command {
+    let pool = EnsurePool {
+        pool_uuid: POOL.into(),
+        kind,
+        url: "nfs://10.0.0.1/primary".into(),
+        lease_millis: LEASE_MILLIS,
+        ..EnsurePool::default()
+    };
+    Command { body: Some(command::Body::EnsurePool(pool)) }
 }
 
 /// A host has said that it reaches the pool.

@@ -5,6 +5,7 @@
 mod common;
 mod fakes;
 mod fleet;
+mod idle;
 mod replicas;
 mod site;
 

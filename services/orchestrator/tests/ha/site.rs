@@ -3,9 +3,10 @@
 use crate::common::*;
 use crate::fakes::{self, Network, POOL, Plugged, volume};
 use contract::ApiError;
-use contract_agent::{Command, Mock, SetMocks, command};
+use contract_agent::{Command, InspectHost, Mock, SetMocks, command, outcome};
 use contract_compute::StartVirtualMachineRequest;
 use contract_infra::{AddHostRequest, Configuration, Host, ListHostsRequest, UpdateConfigurationRequest};
+use model::HostId;
 use rpc::cx::request;
 use std::sync::Arc;
 use store::{Sql, Value};
@@ -62,16 +63,22 @@ impl Site {
         for n in 0..hosts {
             site.add_host(n, size).await;
         }
+        site.add_pool(1, POOL, "ZONE").await;
+        site
+    }
+
+    /// The row of a pool.
+    pub async fn add_pool(&self, id: i64, uuid: &str, scope: &str) {
         let row = [
-            ("id", Value::from(1i64)),
-            ("uuid", POOL.into()),
-            ("name", "primary".into()),
-            ("name_lower", "primary".into()),
+            ("id", Value::from(id)),
+            ("uuid", uuid.into()),
+            ("name", uuid.into()),
+            ("name_lower", uuid.into()),
             ("pool_type", "NetworkFilesystem".into()),
             ("host_address", "10.0.0.1".into()),
             ("path", "/primary".into()),
-            ("zone_id", site.cloud.number("zones", site.place.zone.id()).await.into()),
-            ("scope", "ZONE".into()),
+            ("zone_id", self.cloud.number("zones", self.place.zone.id()).await.into()),
+            ("scope", scope.into()),
             ("provider", "DefaultPrimary".into()),
             ("state", "Up".into()),
             ("capacity_bytes", Value::from(1i64 << 40)),
@@ -81,8 +88,33 @@ impl Site {
             ("tags", "".into()),
             ("created", Value::from(0i64)),
         ];
-        site.cloud.insert("storage_pools", &row).await;
-        site
+        self.cloud.insert("storage_pools", &row).await;
+    }
+
+    /// A host that runs no VM gets the pool.
+    pub async fn mount(&self, n: usize) {
+        let host = self.host(n).await;
+        let order = fakes::pool("NetworkFilesystem".into());
+        self.cloud.hub.execute(HostId(host), None, false, order, 10 * SECOND).await.unwrap();
+        fakes::mounted(&self.cloud.db, host).await;
+    }
+
+    /// Waits until one host sees the heartbeat of another on the pool.
+    pub async fn await_heartbeat(&self, witness: usize, of: usize) {
+        let order = InspectHost { host_uuid: self.hosts[of].clone(), pool_uuid: POOL.into(), observe_millis: 0 };
+        let order = Command { body: Some(command::Body::InspectHost(order)) };
+        let witness = HostId(self.host(witness).await);
+        let seen = || async {
+            let answer = self.cloud.hub.execute(witness, None, false, order.clone(), 10 * SECOND).await;
+            matches!(answer.unwrap().body, Some(outcome::Body::Heartbeat(state)) if state.seen)
+        };
+        testkit::wait_until(seen, 30 * SECOND).await;
+    }
+
+    /// Waits until hosts that are away were looked at so many times.
+    pub async fn await_looks(&self, looks: i64) {
+        let sql = "SELECT COALESCE(MAX(looks), 0) FROM host_absences";
+        testkit::wait_until(|| async { self.cloud.count(sql).await >= looks }, 60 * SECOND).await;
     }
 
     pub async fn add_host(&mut self, n: usize, size: &str) {
@@ -231,6 +263,11 @@ impl Site {
         let slow =
             slow.map(|(order, millis)| Mock { id: 2, command: order.into(), wait_millis: millis, ..Mock::default() });
         mocks.extend(slow);
+        self.mocks(mocks).await;
+    }
+
+    /// Replaces the faults of hosts.
+    pub async fn mocks(&self, mocks: Vec<Mock>) {
         let command = Command { body: Some(command::Body::SetMocks(SetMocks { mocks })) };
         self.cloud.hub.on_factories(command, 10 * SECOND).await.unwrap();
     }

@@ -3,6 +3,7 @@
 mod disk_offerings;
 mod disks;
 mod image_stores;
+mod snapshots;
 mod storage_pools;
 mod templates;
 mod volumes;
@@ -14,6 +15,7 @@ use contract::{ApiError, Page};
 use contract_storage::disk_offerings_server::DiskOfferingsServer;
 use contract_storage::disks_server::DisksServer;
 use contract_storage::image_stores_server::ImageStoresServer;
+use contract_storage::snapshots_server::SnapshotsServer;
 use contract_storage::storage_pools_server::StoragePoolsServer;
 use contract_storage::templates_server::TemplatesServer;
 use contract_storage::volumes_server::VolumesServer;
@@ -29,6 +31,7 @@ pub fn routes(s: Storage) -> Routes {
         .add_service(ImageStoresServer::new(s.clone()))
         .add_service(TemplatesServer::new(s.clone()))
         .add_service(VolumesServer::new(s.clone()))
+        .add_service(SnapshotsServer::new(s.clone()))
         .add_service(DisksServer::new(s))
 }
 

@@ -28,14 +28,17 @@ impl Volumes for Storage {
         let order = tasks::create::check(self, &cx, &req).await?;
         let ticket = self.jobs.ticket().await?;
         let row = &order.row;
+        let mut claims = claims(row.id, order.attach_to);
+        // Nobody deletes it meanwhile.
+        claims.extend(order.snapshot.map(|id| Claim::Shared(crate::snapshots::claim(id))));
         limits::reserve(self, &cx.caller, &row.uuid, row.owner.account_id, row.size).await?;
         let accept = Accept {
-            job: Create { volume: row.id, attach_to: order.attach_to },
+            job: Create { volume: row.id, attach_to: order.attach_to, snapshot: order.snapshot },
             caller: cx.caller.clone(),
             command: CreateVolumeRequest::COMMAND,
             owner: row.owner.clone(),
             instance: Some((KIND.to_owned(), row.uuid.clone())),
-            claims: claims(row.id, order.attach_to),
+            claims,
             custom_id: req.custom_job_id.clone(),
             description: format!("creating volume: {} in zone: {}", row.name, row.zone_id),
             entity_id: Some(row.uuid.clone()),

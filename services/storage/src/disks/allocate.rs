@@ -4,6 +4,7 @@ use super::place::{Near, Thresholds, Wanted, take_place};
 use super::{format_of, free_device, spec, usage};
 use crate::Storage;
 use crate::bytes::{self, Image};
+use crate::images::reach;
 use crate::size::{self, GIB, Limits};
 use crate::store::offerings::{self, OfferingRow};
 use crate::store::pools;
@@ -30,7 +31,7 @@ pub async fn allocate(
     let source = templates::source(db, req.template_id, req.zone_id)
         .await?
         .ok_or_else(|| ApiError::param(format!("template {} doesn't exist any more", req.template_id)))?;
-    let image = image(&source)?;
+    let image = image(s, &source)?;
     let mut drafts = draft(s, req, &source.template).await?;
     let first = db.next_ids("volume", i64::try_from(drafts.len()).unwrap_or(1)).await?;
     for (id, draft) in (first..).zip(&mut drafts) {
@@ -105,13 +106,29 @@ pub fn cost(t: &TemplateRow) -> i64 {
 ///
 /// # Errors
 /// 431 when the zone has no copy.
-pub fn image(source: &Source) -> Result<Option<Image>, ApiError> {
+pub fn image(s: &Storage, source: &Source) -> Result<Option<Image>, ApiError> {
     let t = &source.template;
-    let Some(copy) = source.copy.clone() else {
+    let Some((site, path)) = &source.copy else {
         return Err(ApiError::param(format!("template {} is not ready in this zone", t.name))
             .with_entity(&t.uuid, "templateId"));
     };
-    Ok((!t.is_iso()).then(|| Image { uuid: t.uuid.clone(), format: t.format.clone(), size: t.size, copy }))
+    if t.is_iso() {
+        return Ok(None);
+    }
+    Ok(Some(Image {
+        uuid: t.uuid.clone(),
+        format: t.format.clone(),
+        size: t.size,
+        store: reach::open(s, site)?,
+        path: path.clone(),
+        built_in: t.template_type == "BUILTIN" && t.hypervisor == "Simulator",
+        whole: false,
+    }))
+}
+
+/// The format of a ROOT disk: on KVM a layer over the template's copy, elsewhere what the template is.
+pub fn root_format<'t>(hypervisor: &str, template: &'t str) -> &'t str {
+    if hypervisor == "KVM" { "QCOW2" } else { template }
 }
 
 /// The rows, without places.
@@ -179,7 +196,7 @@ fn root_row(
     }
     row.template_id = Some(t.id);
     if !t.is_iso() {
-        row.format = Some(t.format.clone());
+        row.format = Some(root_format(&req.hypervisor, &t.format).to_owned());
     }
     Ok(row)
 }
@@ -235,5 +252,6 @@ fn blank(req: &AllocateDisksRequest, disk: &NewDisk, kind: &str, device: i64, si
         attached: Some(now),
         created: now,
         removed: false,
+        snapshot_id: None,
     }
 }

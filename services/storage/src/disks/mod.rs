@@ -10,7 +10,7 @@ mod place;
 mod prepare;
 mod take_back;
 
-pub use allocate::allocate;
+pub use allocate::{allocate, cost, image, root_format};
 pub use fit::fit;
 pub use place::{Near, Thresholds, Wanted, take_place};
 pub use prepare::prepare;

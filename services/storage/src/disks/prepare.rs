@@ -58,7 +58,7 @@ pub async fn prepare(
     for v in &unmade {
         let Some(disk) = answer.disks.iter().find(|d| d.id == v.id) else { continue };
         let source = root_source(s, v).await?;
-        disks.push((disk.clone(), source.as_ref().map(image).transpose()?.flatten()));
+        disks.push((disk.clone(), source.as_ref().map(|src| image(s, src)).transpose()?.flatten()));
     }
     bytes::make(s, caller, key, near.host, &[], &disks).await?;
     store::tx!(*db, "volumes-made", |tx| {

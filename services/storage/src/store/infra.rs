@@ -115,3 +115,45 @@ pub async fn max_data_disks(db: &Db, hypervisor: &str) -> Result<i64> {
     };
     Ok(known.unwrap_or(6))
 }
+
+/// A connected and enabled host, for work on secondary storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    pub id: i64,
+    pub hypervisor: String,
+}
+
+/// Connected and enabled hosts of a zone, or of all.
+pub async fn workers(db: &Db, zone: Option<i64>) -> Result<Vec<Worker>> {
+    let sql = Sql::new("SELECT id, hypervisor FROM hosts WHERE removed IS NULL AND status = ? AND resource_state = ?")
+        .bind(HostStatus::Up)
+        .bind(ResourceState::Enabled)
+        .push_if(" AND zone_id = ?", zone)
+        .push(" ORDER BY id");
+    db.all(sql).await?.iter().map(|r| Ok(Worker { id: r.at(0)?, hypervisor: r.at(1)? })).collect()
+}
+
+/// Living zones: all, for templates of all zones.
+pub async fn all_zones(db: &Db) -> Result<Vec<i64>> {
+    db.all(Sql::new("SELECT id FROM zones WHERE removed IS NULL ORDER BY id")).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// Name of a zone.
+pub async fn zone_name(db: &Db, id: i64) -> Result<String> {
+    match db.optional(Sql::new("SELECT name FROM zones WHERE id = ?").bind(id)).await? {
+        Some(r) => r.at(0),
+        None => Ok(id.to_string()),
+    }
+}
+
+/// The guest OS type with this name.
+pub async fn os_type(db: &Db, name: &str) -> Result<Option<i64>> {
+    let sql = Sql::new("SELECT id FROM os_types WHERE removed IS NULL AND name = ?").bind(name);
+    db.optional(sql).await?.map(|r| r.at(0)).transpose()
+}
+
+/// The living account with this name in a domain.
+pub async fn account(db: &Db, domain: i64, name: &str) -> Result<Option<i64>> {
+    let sql = Sql::new("SELECT id FROM accounts WHERE removed IS NULL AND domain_id = ? AND name = ?").bind(domain);
+    db.optional(sql.bind(name)).await?.map(|r| r.at(0)).transpose()
+}

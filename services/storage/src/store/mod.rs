@@ -1,11 +1,16 @@
 //! The SQL of this service.
 
+pub mod copies;
 pub mod deletions;
+pub mod image_deletions;
 pub mod images;
 pub mod infra;
 pub mod offerings;
 pub mod pools;
 pub mod seeded;
+pub mod shares;
+pub mod snapshots;
+pub mod template_writes;
 pub mod templates;
 pub mod vms;
 pub mod volumes;

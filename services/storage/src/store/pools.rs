@@ -401,6 +401,13 @@ pub async fn after(db: &Db, id: i64, most: i64) -> Result<Vec<PoolRow>> {
     db.all(sql).await?.iter().map(PoolRow::read).collect()
 }
 
+/// The living pools of a zone.
+pub async fn of_zone(db: &Db, zone: i64) -> Result<Vec<PoolRow>> {
+    let sql =
+        Sql::new(&format!("SELECT {COLUMNS} FROM storage_pools WHERE removed IS NULL AND zone_id = ? ORDER BY id"));
+    db.all(sql.bind(zone)).await?.iter().map(PoolRow::read).collect()
+}
+
 /// Notes what the device says is used.
 pub async fn set_used(tx: &mut Tx, id: i64, used: i64) -> Result<()> {
     tx.exec(Sql::new("UPDATE storage_pools SET used_bytes = ? WHERE id = ? AND removed IS NULL").bind(used).bind(id))

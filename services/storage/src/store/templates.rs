@@ -1,5 +1,6 @@
 //! Templates, ISOs, and where their copies are.
 
+use super::images::Site;
 use crate::filter::Filter;
 use contract::api::{Caller, RoleType};
 use contract::{ApiError, Page};
@@ -40,14 +41,14 @@ pub struct TemplateRow {
     pub removed: Option<i64>,
 }
 
-const COLUMNS: &str = "t.id, t.uuid, t.name, t.display_text, t.account_id, t.domain_id, t.domain_path, t.is_public, t.featured, \
+pub(super) const COLUMNS: &str = "t.id, t.uuid, t.name, t.display_text, t.account_id, t.domain_id, t.domain_path, t.is_public, t.featured, \
      t.extractable, t.cross_zones, t.bootable, t.password_enabled, t.ssh_key_enabled, t.dynamically_scalable, \
      t.direct_download, t.format, t.hypervisor, t.template_type, t.os_type_id, t.bits, t.size, t.physical_size, t.checksum, \
      t.template_tag, t.source_template_id, t.created, t.removed";
 const ZONE_COLUMN: usize = 28;
 
 impl TemplateRow {
-    fn read(r: &Row) -> Result<TemplateRow> {
+    pub(super) fn read(r: &Row) -> Result<TemplateRow> {
         Ok(TemplateRow {
             id: r.at(0)?,
             uuid: r.at(1)?,
@@ -170,8 +171,10 @@ fn filtered(sql: Sql, caller: &Caller, q: &Query<'_>) -> Sql {
         Filter::Featured => sql.push(" AND t.is_public = 1 AND t.featured = 1"),
         Filter::Community => sql.push(" AND t.is_public = 1 AND t.featured = 0"),
         Filter::OwnAll | Filter::OwnExecutable => q.scope.and(sql, "t."),
-        // No command shares a template with single accounts yet, so nothing is shared.
-        Filter::Shared => sql.push(" AND 1 = 0"),
+        Filter::Shared => sql
+            .push(" AND t.account_id <> ? AND EXISTS (SELECT 1 FROM template_shares sh WHERE sh.template_id = t.id AND sh.account_id = ?)")
+            .bind(caller.account_id)
+            .bind(caller.account_id),
         Filter::Executable if !q.owner_named => {
             let sql = sql.push(" AND (t.is_public = 1 OR (1 = 1");
             model::scope::widest(caller).and(sql, "t.").push("))")
@@ -184,41 +187,6 @@ fn filtered(sql: Sql, caller: &Caller, q: &Query<'_>) -> Sql {
     }
     // 4.11: what only the system boots is no template for users.
     sql.push(" AND t.template_type <> 'SYSTEM' AND ").push(READY)
-}
-
-/// Which of these (template, zone) pairs are ready.
-pub async fn ready(db: &Db, templates: impl IntoIterator<Item = i64>) -> Result<HashMap<i64, Readiness>> {
-    let ids: HashSet<i64> = templates.into_iter().collect();
-    let mut found: HashMap<i64, Readiness> = HashMap::new();
-    if ids.is_empty() {
-        return Ok(found);
-    }
-    let sql = Sql::new("SELECT template_id, zone_id FROM template_store_refs WHERE state = 'Ready' AND ")
-        .in_list("template_id", ids);
-    for r in db.all(sql).await? {
-        let readiness = found.entry(r.at(0)?).or_default();
-        match r.at::<Option<i64>>(1)? {
-            Some(zone) => drop(readiness.zones.insert(zone)),
-            None => readiness.everywhere = true,
-        }
-    }
-    Ok(found)
-}
-
-/// Where a template is ready.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// In these zones.
-    pub zones: HashSet<i64>,
-    /// In all zones.
-    pub everywhere: bool,
-}
-
-impl Readiness {
-    /// Whether it is in `zone`.
-    pub fn covers(&self, zone: i64) -> bool {
-        self.everywhere || self.zones.contains(&zone)
-    }
 }
 
 /// The details of templates.
@@ -241,28 +209,36 @@ pub async fn details(db: &Db, ids: impl IntoIterator<Item = i64>) -> Result<Hash
 #[derive(Clone, Debug)]
 pub struct Source {
     pub template: TemplateRow,
-    /// URL of the store and path in it; none when no store of the zone has it.
-    pub copy: Option<(String, String)>,
+    /// The store and the path in it; none when no store of the zone has it.
+    pub copy: Option<(Site, String)>,
 }
 
-/// The living template with this number, with its copy in `zone`.
+/// The living template with this number, with its copy in `zone`: in a store of the zone's own where there is one.
 pub async fn source(db: &Db, id: i64, zone: i64) -> Result<Option<Source>> {
     let sql = Sql::new(&format!(
-        "SELECT {COLUMNS}, s.url, r.path FROM templates t \
+        "SELECT {COLUMNS}, s.id, s.uuid, s.url, s.details_sealed, r.path FROM templates t \
          LEFT JOIN template_store_refs r ON r.template_id = t.id AND r.state = 'Ready' AND (r.zone_id = ? OR r.zone_id IS NULL) \
          LEFT JOIN image_stores s ON s.id = r.store_id AND s.removed IS NULL \
-         WHERE t.id = ? AND t.removed IS NULL ORDER BY r.store_id DESC"
+         WHERE t.id = ? AND t.removed IS NULL ORDER BY s.id IS NULL, r.zone_id IS NULL, r.store_id DESC"
     ))
     .bind(zone)
     .bind(id);
     let Some(r) = db.optional(sql).await? else {
         return Ok(None);
     };
-    let copy = match (r.at::<Option<String>>(28)?, r.at::<Option<String>>(29)?) {
-        (Some(url), Some(path)) => Some((url, path)),
+    let copy = match (r.at::<Option<i64>>(28)?, r.at::<Option<String>>(32)?) {
+        (Some(id), Some(path)) => Some((Site { id, uuid: r.at(29)?, url: r.at(30)?, details_sealed: r.at(31)? }, path)),
         _ => None,
     };
     Ok(Some(Source { template: TemplateRow::read(&r)?, copy }))
+}
+
+/// A template as lists show it: once for each of these zones.
+pub async fn in_zones(db: &Db, id: i64, zones: &[i64]) -> Result<Vec<(TemplateRow, i64)>> {
+    let sql = Sql::new(&format!("SELECT {COLUMNS} FROM templates t WHERE t.id = ?")).bind(id);
+    let Some(r) = db.optional(sql).await? else { return Ok(Vec::new()) };
+    let row = TemplateRow::read(&r)?;
+    Ok(zones.iter().map(|zone| (row.clone(), *zone)).collect())
 }
 
 /// What volumes show of their template.
@@ -365,7 +341,8 @@ pub async fn offer_builtins(tx: &mut Tx, zone: i64, store: i64) -> Result<()> {
     Ok(())
 }
 
-async fn offer(tx: &mut Tx, template: i64, zone: i64) -> Result<()> {
+/// Puts a template into a zone; once is enough.
+pub async fn offer(tx: &mut Tx, template: i64, zone: i64) -> Result<()> {
     let back = Sql::new("UPDATE template_zones SET removed = NULL WHERE template_id = ? AND zone_id = ?")
         .bind(template)
         .bind(zone);

@@ -41,12 +41,14 @@ pub struct VolumeRow {
     pub attached: Option<i64>,
     pub created: i64,
     pub removed: bool,
+    /// The snapshot that it was made from.
+    pub snapshot_id: Option<i64>,
 }
 
 const COLUMNS: &str = "v.id, v.uuid, v.name, v.kind, v.state, v.account_id, v.domain_id, v.domain_path, v.zone_id, v.vm_id, \
      v.device_id, v.pool_id, v.last_pool_id, v.disk_offering_id, v.template_id, v.size, v.min_iops, v.max_iops, v.format, \
      v.hypervisor, v.provisioning_type, v.tags, v.local_storage, v.path, v.chain, v.display_volume, v.attached, v.created, \
-     v.removed";
+     v.removed, v.snapshot_id";
 
 impl VolumeRow {
     fn read(r: &Row) -> Result<VolumeRow> {
@@ -78,6 +80,7 @@ impl VolumeRow {
             attached: r.at(26)?,
             created: r.at(27)?,
             removed: r.at::<Option<i64>>(28)?.is_some(),
+            snapshot_id: r.at(29)?,
         })
     }
 
@@ -144,7 +147,7 @@ pub async fn insert(tx: &mut Tx, volumes: &[VolumeRow]) -> Result<()> {
     let mut sql = Sql::new(
         "INSERT INTO volumes (id, uuid, name, name_lower, kind, state, account_id, domain_id, domain_path, zone_id, vm_id, \
          device_id, slot, pool_id, disk_offering_id, template_id, size, min_iops, max_iops, format, hypervisor, \
-         provisioning_type, tags, local_storage, path, display_volume, attached, created, changed) VALUES ",
+         provisioning_type, tags, local_storage, path, display_volume, attached, created, changed, snapshot_id) VALUES ",
     );
     for (i, v) in volumes.iter().enumerate() {
         let place = v.vm_id.zip(v.device_id).map(|(vm, device)| slot(vm, device));
@@ -178,6 +181,7 @@ pub async fn insert(tx: &mut Tx, volumes: &[VolumeRow]) -> Result<()> {
             Value::from(v.attached),
             Value::from(v.created),
             Value::from(v.created),
+            Value::from(v.snapshot_id),
         ]);
     }
     tx.exec(sql).await.map(drop)

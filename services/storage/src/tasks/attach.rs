@@ -41,6 +41,8 @@ pub enum Undo {
         /// The host that made them.
         host: i64,
     },
+    /// The place that a volume made of a snapshot took.
+    Place,
     /// The disk in the VM.
     Disk {
         /// The VM.
@@ -339,6 +341,18 @@ pub async fn undo(s: &Storage, id: i64, undo: Undo, cx: UndoCx) -> Result<(), Ap
                 tracing::info!(volume = volume.uuid, %error, "the cleaner will delete the bytes");
             }
             Ok(())
+        }
+        Undo::Place => {
+            jobs::undo_step!(cx, |tx| {
+                let Some(v) = volumes::find_in(tx, id).await? else { return Ok(()) };
+                if let Some(pool) = v.pool_id
+                    && volumes::unplace(tx, &v, pool).await?
+                {
+                    owe(tx, &v, HEAD_START).await?;
+                }
+                Ok(())
+            })
+            .await
         }
         Undo::Row { vm } => {
             let decided: Option<Decided> = cx.value();

@@ -1,12 +1,18 @@
-//! createVolume: a row and no bytes; a pool takes it when it is first attached.
+//! createVolume: a row and no bytes; a pool takes it when it is first attached. One that is made of a snapshot gets its bytes at
+//! once ([`restore`]).
 
 use super::attach::{self, Attach};
+use super::restore::restore;
 use super::{gone, vm, volume};
+use crate::disks::usage;
 use crate::offering::check_iops;
-use crate::size::{self, Limits};
+use crate::size::{self, GIB, Limits};
+use crate::snapshots::usable;
+use crate::store::offerings::OfferingRow;
+use crate::store::snapshots::SnapshotRow;
 use crate::store::volumes::{self, DATA, VolumeRow};
 use crate::store::{infra, offerings};
-use crate::{Storage, view};
+use crate::{Storage, limits, view};
 use contract::ApiError;
 use contract_storage::CreateVolumeRequest;
 use jobs::{AbortCx, Ctx, Finished, Job, UndoCx};
@@ -23,6 +29,9 @@ pub struct Create {
     pub volume: i64,
     /// The VM that gets it at once.
     pub attach_to: Option<i64>,
+    /// The snapshot that it is made of.
+    #[serde(default)]
+    pub snapshot: Option<i64>,
 }
 
 /// What createVolume asks for, checked.
@@ -32,6 +41,8 @@ pub struct Order {
     pub row: VolumeRow,
     /// The VM that gets it at once.
     pub attach_to: Option<i64>,
+    /// The snapshot that it is made of.
+    pub snapshot: Option<i64>,
 }
 
 /// Checks a request.
@@ -44,30 +55,33 @@ pub async fn check(s: &Storage, cx: &Cx, req: &CreateVolumeRequest) -> Result<Or
     let domain = named_domain.map(|e| (e.id, e.owner.as_ref().map_or("", |o| o.domain_path.as_str())));
     let account = req.account.as_deref().filter(|a| !a.is_empty());
     let owner = owner_for_create(db, &cx.caller, account, domain).await?;
-    let offering_id: Option<i64> = cx.refs.id("diskofferingid")?;
-    let offering_id = offering_id
-        .ok_or_else(|| ApiError::param("Missing parameter(s): give diskofferingid (or snapshotid, later)"))?;
-    let o = offerings::find(db, offering_id).await?;
-    let o = o.ok_or_else(|| ApiError::param("Please specify a valid disk offering."))?;
-    if !o.usable_in(&cx.caller, &owner.domain_path) {
-        return Err(ApiError::permission(format!("disk offering {} is not for the account's domain", o.name)));
-    }
+    let snapshot = match cx.refs.id("snapshotid")? {
+        Some(id) => Some(usable(s, cx, id, "volume").await?),
+        None => None,
+    };
+    let offering = match cx.refs.id("diskofferingid")? {
+        Some(id) => {
+            let o = offerings::find(db, id).await?;
+            let o = o.ok_or_else(|| ApiError::param("Please specify a valid disk offering."))?;
+            if !o.usable_in(&cx.caller, &owner.domain_path) {
+                return Err(ApiError::permission(format!("disk offering {} is not for the account's domain", o.name)));
+            }
+            Some(o)
+        }
+        None => None,
+    };
     let attach_to: Option<i64> = cx.refs.id("virtualmachineid")?;
     let zone: Option<i64> = cx.refs.id("zoneid")?;
     let zone = match (zone, attach_to) {
+        (zone, _) if snapshot.is_some() => in_its_zone(snapshot.as_ref(), zone)?,
         (Some(zone), _) => zone,
         (None, Some(id)) => vm(s, id).await?.zone_id,
         (None, None) => return Err(ApiError::param("Missing parameter, zone is not specified")),
     };
     check_zone(s, cx, zone, &owner.domain_path).await?;
-    let bytes = size::of_disk(o.customized, o.disk_size, req.size, Limits::of(&s.node.settings))?;
-    let (min_iops, max_iops) = if o.customized_iops == Some(true) {
-        check_iops(Some(false), req.min_iops, req.max_iops)?;
-        (req.min_iops, req.max_iops)
-    } else if req.min_iops.is_some() || req.max_iops.is_some() {
-        return Err(ApiError::param("the disk offering doesn't let users choose miniops and maxiops"));
-    } else {
-        (o.min_iops, o.max_iops)
+    let shape = match &snapshot {
+        Some(from) => of_snapshot(s, req, from, offering.as_ref()).await?,
+        None => of_offering(s, req, offering.as_ref())?,
     };
     let uuid = custom_id(cx, req.custom_id.as_deref())?;
     // Looked up before anything is counted under that id; the unique key decides.
@@ -93,27 +107,114 @@ pub async fn check(s: &Storage, cx: &Cx, req: &CreateVolumeRequest) -> Result<Or
         device_id: None,
         pool_id: None,
         last_pool_id: None,
-        disk_offering_id: Some(o.id),
+        disk_offering_id: shape.offering,
         template_id: None,
-        size: bytes,
-        min_iops,
-        max_iops,
+        size: shape.bytes,
+        min_iops: shape.iops.0,
+        max_iops: shape.iops.1,
         format: None,
         hypervisor: None,
-        provisioning_type: o.provisioning_type.clone(),
-        tags: o.tag_list(),
-        local_storage: o.local(),
+        provisioning_type: shape.provisioning,
+        tags: shape.tags,
+        local_storage: shape.local,
         path: None,
         chain: None,
         display: req.display_volume.unwrap_or(true),
         attached: None,
         created: now,
         removed: false,
+        snapshot_id: snapshot.as_ref().map(|from| from.id),
     };
     if let Some(id) = attach_to {
-        attach::check_pair(s, &row, &vm(s, id).await?).await?;
+        let vm = vm(s, id).await?;
+        attach::check_pair(s, &row, &vm).await?;
+        if let Some(from) = snapshot.as_ref().filter(|from| from.hypervisor != vm.hypervisor) {
+            let text = format!("Can't attach a volume of {} to a VM of {}", from.hypervisor, vm.hypervisor);
+            return Err(ApiError::param(text).with_entity(&from.uuid, "snapshotid"));
+        }
     }
-    Ok(Order { row, attach_to })
+    Ok(Order { row, attach_to, snapshot: snapshot.map(|from| from.id) })
+}
+
+/// What a volume is like.
+struct Shape {
+    offering: Option<i64>,
+    bytes: i64,
+    iops: (Option<i64>, Option<i64>),
+    provisioning: String,
+    tags: Vec<String>,
+    local: bool,
+}
+
+/// An empty volume is what its offering says.
+fn of_offering(s: &Storage, req: &CreateVolumeRequest, offering: Option<&OfferingRow>) -> Result<Shape, ApiError> {
+    let o = offering.ok_or_else(|| ApiError::param("Missing parameter(s): give diskofferingid or snapshotid"))?;
+    Ok(Shape {
+        offering: Some(o.id),
+        bytes: size::of_disk(o.customized, o.disk_size, req.size, Limits::of(&s.node.settings))?,
+        iops: iops(req, o)?,
+        provisioning: o.provisioning_type.clone(),
+        tags: o.tag_list(),
+        local: o.local(),
+    })
+}
+
+/// A volume that is made of a snapshot is as large as that; everything else it has of its offering, or of the snapshot's volume.
+async fn of_snapshot(
+    s: &Storage,
+    req: &CreateVolumeRequest,
+    from: &SnapshotRow,
+    offering: Option<&OfferingRow>,
+) -> Result<Shape, ApiError> {
+    if req.size.is_some_and(|gib| gib.saturating_mul(GIB) != from.size) {
+        let text = format!("a volume made of a snapshot is as large as that, {} bytes: resize it then", from.size);
+        return Err(ApiError::param(text).with_entity(&from.uuid, "snapshotid"));
+    }
+    if let Some(o) = offering {
+        return Ok(Shape {
+            offering: Some(o.id),
+            bytes: from.size,
+            iops: iops(req, o)?,
+            provisioning: o.provisioning_type.clone(),
+            tags: o.tag_list(),
+            local: o.local(),
+        });
+    }
+    if req.min_iops.is_some() || req.max_iops.is_some() {
+        return Err(ApiError::param("miniops and maxiops need a disk offering that lets users choose them"));
+    }
+    let parent = volumes::find(&s.node.db, from.volume_id).await?.ok_or_else(gone)?;
+    Ok(Shape {
+        offering: parent.disk_offering_id,
+        bytes: from.size,
+        iops: (parent.min_iops, parent.max_iops),
+        provisioning: parent.provisioning_type,
+        tags: parent.tags,
+        local: parent.local_storage,
+    })
+}
+
+fn iops(req: &CreateVolumeRequest, o: &OfferingRow) -> Result<(Option<i64>, Option<i64>), ApiError> {
+    if o.customized_iops == Some(true) {
+        check_iops(Some(false), req.min_iops, req.max_iops)?;
+        Ok((req.min_iops, req.max_iops))
+    } else if req.min_iops.is_some() || req.max_iops.is_some() {
+        Err(ApiError::param("the disk offering doesn't let users choose miniops and maxiops"))
+    } else {
+        Ok((o.min_iops, o.max_iops))
+    }
+}
+
+/// The zone of a snapshot: its volumes are in no other.
+fn in_its_zone(snapshot: Option<&SnapshotRow>, zone: Option<i64>) -> Result<i64, ApiError> {
+    let from = snapshot.ok_or_else(|| ApiError::internal("a snapshot has vanished"))?;
+    match zone {
+        Some(zone) if zone != from.zone_id => {
+            let text = "a volume can only be made in the zone of its snapshot";
+            Err(ApiError::param(text).with_entity(&from.uuid, "snapshotid"))
+        }
+        _ => Ok(from.zone_id),
+    }
 }
 
 /// Only administrators choose ids, and only UUIDs.
@@ -146,6 +247,9 @@ impl Job for Create {
     type Undo = attach::Undo;
 
     async fn run(self, world: Arc<Storage>, ctx: Ctx) -> Result<Finished, ApiError> {
+        if let Some(snapshot) = self.snapshot {
+            restore(&world, &ctx, self.volume, snapshot, self.attach_to).await?;
+        }
         match self.attach_to {
             Some(vm) => Attach { volume: self.volume, vm, device: None }.run(world, ctx).await,
             None => {
@@ -157,14 +261,22 @@ impl Job for Create {
     }
 
     async fn undo(self, world: Arc<Storage>, undo: attach::Undo, cx: UndoCx) -> Result<(), ApiError> {
+        // The row goes when the job ends; what it counts goes now.
+        if matches!(undo, attach::Undo::Place)
+            && let Some(v) = volumes::find(&world.node.db, self.volume).await?
+        {
+            limits::give_back(&world, cx.caller(), &[v.uuid]).await;
+        }
         attach::undo(&world, self.volume, undo, cx).await
     }
 
-    /// The volume stays, as after a createVolume without a VM: its owner has its id.
+    /// The volume stays, as after a createVolume without a VM: its owner has its id. One that should have a snapshot's content
+    /// and hasn't goes: identity gives back what it counted.
     async fn abort(self, _world: Arc<Storage>, _error: &ApiError, tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {
-        match volumes::find_in(tx, self.volume).await? {
-            Some(_) => Ok(()),
-            None => Err(gone()),
+        let v = volumes::find_in(tx, self.volume).await?.ok_or_else(gone)?;
+        if self.snapshot.is_some() && volumes::remove(tx, &v).await? {
+            events::record(tx, &[usage(&v, "VOLUME.DELETE")]).await?;
         }
+        Ok(())
     }
 }

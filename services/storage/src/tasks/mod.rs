@@ -1,13 +1,24 @@
 //! The jobs of asynchronous commands.
 
 pub mod attach;
+pub mod copy_template;
 pub mod create;
+pub mod create_snapshot;
+pub mod create_template;
+pub mod delete_snapshot;
+pub mod delete_template;
 pub mod detach;
 pub mod host_disk;
 pub mod resize;
+pub mod restore;
 
 pub use attach::Attach;
+pub use copy_template::CopyTemplate;
 pub use create::Create;
+pub use create_snapshot::CreateSnapshot;
+pub use create_template::CreateTemplate;
+pub use delete_snapshot::DeleteSnapshot;
+pub use delete_template::DeleteTemplate;
 pub use detach::Detach;
 pub use resize::Resize;
 
@@ -27,6 +38,11 @@ pub fn register(builder: Builder, world: &Arc<Storage>) -> Builder {
         .register::<Attach>(world.clone())
         .register::<Detach>(world.clone())
         .register::<Resize>(world.clone())
+        .register::<DeleteTemplate>(world.clone())
+        .register::<CopyTemplate>(world.clone())
+        .register::<CreateSnapshot>(world.clone())
+        .register::<DeleteSnapshot>(world.clone())
+        .register::<CreateTemplate>(world.clone())
 }
 
 /// The error for a volume that isn't there.

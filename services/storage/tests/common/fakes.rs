@@ -1,7 +1,8 @@
 //! Hosts and limits that remember.
 
 use contract::ApiError;
-use contract_agent::{DiskState, Nothing, Outcome, PoolFacts, command, outcome};
+use contract_agent::image_state::Phase;
+use contract_agent::{DiskState, ImageState, Nothing, Outcome, PoolFacts, command, outcome};
 use contract_identity::limits_server::{Limits as LimitsRpc, LimitsServer};
 use contract_identity::{ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse};
 use contract_infra::host_commands_server::{HostCommands, HostCommandsServer};
@@ -18,6 +19,32 @@ pub struct Disk {
     pub path: String,
     pub size: u64,
     pub template: Option<String>,
+    /// UUID of the image store and path in it that the order named.
+    pub from: Option<(String, String)>,
+}
+
+/// What a host says of a download.
+#[derive(Clone, Debug)]
+pub enum Say {
+    /// So many bytes of so many are here.
+    Bytes(u64, u64),
+    /// They are put in place.
+    Installing,
+    /// The image is there: length of the file, size of the disk, checksum.
+    Ready(u64, u64, &'static str),
+    /// It is none.
+    Refuse(&'static str),
+    /// The line broke too often.
+    Broke,
+}
+
+/// An image on its way, or there.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    pub url: String,
+    pub said: usize,
+    pub ready: bool,
+    pub order: contract_agent::FetchImage,
 }
 
 #[derive(Default)]
@@ -31,6 +58,12 @@ struct State {
     away: HashSet<i64>,
     refusing: HashSet<&'static str>,
     told: Vec<(i64, &'static str)>,
+    /// What is said of a URL, one after the other; the last is repeated.
+    plans: HashMap<String, Vec<Say>>,
+    /// By store and path.
+    images: BTreeMap<(String, String), Image>,
+    /// Orders to copy disks and images, as they came.
+    stored: Vec<contract_agent::StoreDisk>,
 }
 
 /// All hosts; they share their pools, as real ones do.
@@ -60,6 +93,28 @@ impl Hosts {
         } else {
             state.refusing.remove(order)
         };
+    }
+
+    /// Says what becomes of a URL's download; without, it is there at once.
+    pub fn plan(&self, url: &str, says: &[Say]) {
+        self.0.lock().unwrap().plans.insert(url.to_owned(), says.to_vec());
+    }
+
+    /// The images in a store, or all: path and whether they are there.
+    pub fn images(&self, store: Option<&str>) -> Vec<(String, Image)> {
+        let state = self.0.lock().unwrap();
+        let of = state.images.iter().filter(|((s, _), _)| store.is_none_or(|wanted| wanted == s));
+        of.map(|((_, path), image)| (path.clone(), image.clone())).collect()
+    }
+
+    /// The orders to copy disks and images that came.
+    pub fn stored(&self) -> Vec<contract_agent::StoreDisk> {
+        self.0.lock().unwrap().stored.clone()
+    }
+
+    /// Which hosts got an order.
+    pub fn who(&self, order: &str) -> Vec<i64> {
+        self.0.lock().unwrap().told.iter().filter(|(_, o)| *o == order).map(|(host, _)| *host).collect()
     }
 
     /// The bytes of a volume.
@@ -125,7 +180,10 @@ impl State {
                 outcome::Body::Pool(PoolFacts { pool_uuid: p.pool_uuid, capacity: 1 << 40, ..PoolFacts::default() })
             }
             command::Body::EnsureDisk(d) => {
-                let disk = Disk { path: d.path.clone(), size: d.size, template: d.template.map(|t| t.template_uuid) };
+                let from =
+                    d.template.as_ref().and_then(|t| Some((t.store.as_ref()?.uuid.clone(), t.store_path.clone())));
+                let template = d.template.map(|t| t.template_uuid);
+                let disk = Disk { path: d.path.clone(), size: d.size, template, from };
                 self.disks.entry((d.volume_uuid.clone(), d.path.clone())).or_insert(disk);
                 outcome::Body::Disk(DiskState {
                     volume_uuid: d.volume_uuid,
@@ -161,9 +219,88 @@ impl State {
                 self.attached.remove(&(d.vm_uuid, d.volume_uuid));
                 nothing
             }
+            command::Body::FetchImage(d) => outcome::Body::Image(self.fetch(d)?),
+            command::Body::StoreDisk(d) => outcome::Body::Image(self.store(d)?),
+            command::Body::DeleteImage(d) => {
+                self.images.remove(&(d.store.unwrap_or_default().uuid, d.path));
+                nothing
+            }
             other => return Err(ApiError::failed(format!("not for storage: {other:?}"))),
         };
         Ok(Outcome { body: Some(body) })
+    }
+}
+
+impl State {
+    /// What is said of a copy follows the plan of its volume, or of the image that it is of.
+    fn store(&mut self, d: contract_agent::StoreDisk) -> Result<ImageState, ApiError> {
+        let store = d.store.clone().unwrap_or_default().uuid;
+        let (from, bytes) = match &d.source {
+            Some(from) => {
+                let place = (from.store.clone().unwrap_or_default().uuid, from.store_path.clone());
+                if !self.images.get(&place).is_some_and(|image| image.ready) {
+                    return Err(ApiError::failed("no such image"));
+                }
+                (from.store_path.clone(), from.virtual_size)
+            }
+            None => {
+                let disk = self.disks.get(&(d.volume_uuid.clone(), d.path.clone()));
+                (d.volume_uuid.clone(), disk.ok_or_else(|| ApiError::failed("no such disk"))?.size)
+            }
+        };
+        self.stored.push(d.clone());
+        let plan = self.plans.get(&from).cloned();
+        let plan = plan.unwrap_or_else(|| vec![Say::Bytes(5, 10), Say::Ready(700, bytes, "{SHA-256}cc")]);
+        let image = self.images.entry((store, d.store_path.clone())).or_default();
+        image.url = from;
+        let say = plan.get(image.said).or(plan.last()).unwrap().clone();
+        image.said += 1;
+        let mut state = ImageState { path: d.store_path, format: d.format, ..ImageState::default() };
+        match say {
+            Say::Bytes(received, total) => {
+                state.phase = Phase::Downloading.into();
+                (state.received, state.total) = (received, Some(total));
+            }
+            Say::Installing => state.phase = Phase::Installing.into(),
+            Say::Ready(bytes, size, sum) => {
+                image.ready = true;
+                state.phase = Phase::Ready.into();
+                (state.physical_size, state.virtual_size, state.checksum) = (bytes, size, sum.into());
+            }
+            Say::Refuse(why) => return Err(ApiError::param(why)),
+            Say::Broke => return Err(ApiError::concurrent("the line broke too often")),
+        }
+        Ok(state)
+    }
+
+    fn fetch(&mut self, d: contract_agent::FetchImage) -> Result<ImageState, ApiError> {
+        let plan = self.plans.get(&d.url).cloned();
+        let plan = plan.unwrap_or_else(|| vec![Say::Bytes(512, 1024), Say::Ready(1024, 2 << 30, "{SHA-256}aa")]);
+        let place = (d.store.clone().unwrap_or_default().uuid, d.path.clone());
+        let image = self.images.entry(place.clone()).or_default();
+        (image.url, image.order) = (d.url.clone(), d.clone());
+        let say = plan.get(image.said).or(plan.last()).unwrap().clone();
+        image.said += 1;
+        let mut state = ImageState { path: d.path, format: "qcow2".into(), ..ImageState::default() };
+        match say {
+            Say::Bytes(received, total) => {
+                state.phase = Phase::Downloading.into();
+                (state.received, state.total) = (received, Some(total));
+            }
+            Say::Installing => state.phase = Phase::Installing.into(),
+            Say::Ready(bytes, size, sum) => {
+                image.ready = true;
+                state.phase = Phase::Ready.into();
+                (state.received, state.total) = (bytes, Some(bytes));
+                (state.physical_size, state.virtual_size, state.checksum) = (bytes, size, sum.into());
+            }
+            Say::Refuse(why) => {
+                self.images.remove(&place);
+                return Err(ApiError::param(why));
+            }
+            Say::Broke => return Err(ApiError::concurrent("the line broke too often")),
+        }
+        Ok(state)
     }
 }
 
@@ -175,6 +312,9 @@ fn name(body: &command::Body) -> &'static str {
         command::Body::ResizeDisk(_) => "ResizeDisk",
         command::Body::AttachDisk(_) => "AttachDisk",
         command::Body::DetachDisk(_) => "DetachDisk",
+        command::Body::FetchImage(_) => "FetchImage",
+        command::Body::DeleteImage(_) => "DeleteImage",
+        command::Body::StoreDisk(_) => "StoreDisk",
         _ => "other",
     }
 }
@@ -193,6 +333,9 @@ impl HostCommands for Hosts {
 pub struct Limits {
     held: Mutex<BTreeMap<String, BTreeMap<i32, i64>>>,
     most_volumes: Mutex<Option<usize>>,
+    most_secondary: Mutex<Option<i64>>,
+    /// Templates that gave all back: nothing is counted for them any more.
+    gone: Mutex<HashSet<String>>,
 }
 
 impl Limits {
@@ -202,6 +345,11 @@ impl Limits {
 
     pub fn most_volumes(&self, most: usize) {
         *self.most_volumes.lock().unwrap() = Some(most);
+    }
+
+    /// Bytes of secondary storage that each template may have.
+    pub fn most_secondary(&self, most: i64) {
+        *self.most_secondary.lock().unwrap() = Some(most);
     }
 
     /// What a holder counts of a type.
@@ -223,6 +371,15 @@ impl LimitsRpc for Limits {
         if !held.contains_key(&r.key) && held.len() >= most {
             return Err(ApiError::limit("Maximum number of resources of type 'volume' has been exceeded").into());
         }
+        let secondary = self.most_secondary.lock().unwrap().unwrap_or(i64::MAX);
+        if r.items.iter().any(|item| item.r#type == 11 && item.amount > secondary) {
+            return Err(
+                ApiError::limit("Maximum number of resources of type 'secondary_storage' has been exceeded").into()
+            );
+        }
+        if self.gone.lock().unwrap().contains(&r.key) {
+            return Err(ApiError::failed("everything was given back").into());
+        }
         let items = held.entry(r.key).or_default();
         for item in r.items {
             items.insert(item.r#type, item.amount);
@@ -231,7 +388,11 @@ impl LimitsRpc for Limits {
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
-        self.held.lock().unwrap().remove(&request.into_inner().key);
+        let key = request.into_inner().key;
+        self.held.lock().unwrap().remove(&key);
+        if key.starts_with("template:") {
+            self.gone.lock().unwrap().insert(key);
+        }
         Ok(Response::new(ReleaseResponse {}))
     }
 }

@@ -1,11 +1,11 @@
 //! A storage service with everything around it: real database, real gRPC over the in-process network, and, in place of the
 //! orchestrator's way to hosts and of identity's limits, servers that remember what they were asked.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod fakes;
 mod rows;
 
-pub use fakes::{Hosts, Limits};
+pub use fakes::{Hosts, Limits, Say};
 pub use rows::*;
 
 use arcus_storage::Storage;

@@ -135,3 +135,30 @@ pub async fn job(db: &Db, id: i64, state: &str) {
     );
     run(db, vec![sql]).await;
 }
+
+pub const SECOND_ZONE: &str = "003923ac-0000-4000-8000-000000000002";
+
+/// A second zone, with a cluster (9) and a host (9).
+pub async fn second_zone(db: &Db) {
+    let now = now_micros();
+    let sql = vec![
+        format!(
+            "INSERT INTO zones (id, uuid, name, name_lower, network_type, dns1, internal_dns1, dhcp_provider, security_groups, \
+             local_storage, allocation_state, zone_token, sort_key, created) VALUES (2, '{SECOND_ZONE}', 'Y', 'y', 'Advanced', \
+             '8.8.8.8', '8.8.8.8', 'VirtualRouter', 0, 0, 'Enabled', 't2', 0, {now})"
+        ),
+        format!(
+            "INSERT INTO clusters (id, uuid, name, name_lower, pod_id, zone_id, hypervisor, cluster_type, allocation_state, \
+             managed_state, cpu_overcommit, memory_overcommit, created) VALUES (9, '{}', 'C9', 'c9', 9, 2, 'Simulator', \
+             'CloudManaged', 'Enabled', 'Managed', 1, 1, {now})",
+            uuid("cluster", 9)
+        ),
+        format!(
+            "INSERT INTO hosts (id, uuid, name, name_lower, guid, url, cluster_id, pod_id, zone_id, hypervisor, status, \
+             resource_state, cpu_cores, cpu_mhz, memory, capabilities, tags, conn_epoch, created) VALUES (9, '{}', 'h9', 'h9', 'g9', \
+             'http://sim/h9', 9, 9, 2, 'Simulator', 'Up', 'Enabled', 64, 8000, 274877906944, '', '', 1, {now})",
+            uuid("host", 9)
+        ),
+    ];
+    run(db, sql).await;
+}

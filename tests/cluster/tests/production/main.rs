@@ -5,6 +5,7 @@
 
 mod audit;
 mod command;
+mod consoles;
 mod database;
 mod partition;
 mod rolling;

@@ -1,0 +1,64 @@
+//! An S3 server: rclone over a folder. It checks signatures.
+
+use crate::{Process, free_port, temp_dir, wait_until};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A server whose buckets are the folders of one folder.
+#[derive(Debug)]
+pub struct S3 {
+    _process: Process,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+fn program() -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of the test binary");
+    let target = exe.ancestors().find(|p| p.file_name().is_some_and(|n| n == "target")).expect("target");
+    let program = target.join("tools/bin/rclone");
+    assert!(program.exists(), "{} is missing: run deploy/setup-dev test", program.display());
+    program
+}
+
+impl S3 {
+    /// The access key that it accepts.
+    pub const ACCESS_KEY: &str = "testkit-access";
+    /// Its secret.
+    pub const SECRET_KEY: &str = "testkit-secret";
+
+    /// Starts a server with these buckets, empty.
+    pub async fn start(buckets: &[&str]) -> S3 {
+        let folder = temp_dir();
+        for bucket in buckets {
+            std::fs::create_dir_all(folder.path().join("data").join(bucket)).expect("a bucket");
+        }
+        let port = free_port();
+        let (keys, address) = (format!("{},{}", S3::ACCESS_KEY, S3::SECRET_KEY), format!("127.0.0.1:{port}"));
+        let (data, config) = (folder.path().join("data"), folder.path().join("rclone.conf"));
+        let program = program();
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        let command = [
+            text(&program),
+            "serve".into(),
+            "s3".into(),
+            format!("--config={}", text(&config)),
+            format!("--auth-key={keys}"),
+            format!("--addr={address}"),
+            text(&data),
+        ];
+        let process = Process::start(&command, &folder.path().join("log"), None);
+        let reach = || async { tokio::net::TcpStream::connect(&address).await.is_ok() };
+        wait_until(reach, Duration::from_secs(30)).await;
+        S3 { _process: process, folder, port }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where a bucket's objects lie as files.
+    pub fn bucket(&self, name: &str) -> PathBuf {
+        self.folder.path().join("data").join(name)
+    }
+}

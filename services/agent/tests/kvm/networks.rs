@@ -1,0 +1,62 @@
+//! Network cards.
+
+use crate::world::{SECTOR, World, stop};
+use contract_agent::VmNic;
+use libvirt::XmlFlags;
+use std::process::Command;
+use testkit::Libvirtd;
+
+/// A network namespace with a bridge, removed when dropped.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Namespace {
+        let namespace = Namespace(format!("arcus-kvm-{}", std::process::id()));
+        run(&["netns", "add", &namespace.0]);
+        run(&["-n", &namespace.0, "link", "add", "cloudbr0", "type", "bridge"]);
+        run(&["-n", &namespace.0, "link", "set", "cloudbr0", "up"]);
+        namespace
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn run(arguments: &[&str]) -> String {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_is_plugged_into_its_network() {
+    let test = "a_guest_is_plugged_into_its_network";
+    if !Libvirtd::available(test) {
+        return;
+    }
+    let namespace = Namespace::new();
+    let Some(world) = World::start_in(test, 1, Some(&namespace.0)).await else { return };
+    let mut spec = world.spec(SECTOR).await;
+    spec.nics.push(VmNic {
+        uuid: "6b1f4a0e-0000-4000-8000-00000000000a".into(),
+        mac: "02:00:4c:00:00:01".into(),
+        broadcast_uri: "vlan://untagged".into(),
+        default_nic: true,
+        // Without a rate: that needs a queueing discipline (sfq) which small kernels don't have.
+        ..VmNic::default()
+    });
+    world.running(1, &spec).await;
+    let ports = || run(&["-n", &namespace.0, "-o", "link", "show", "master", "cloudbr0"]);
+    assert_eq!(ports().lines().count(), 1, "{}", ports());
+    let (domain, _) = world.domain(1, &spec.uuid).await.unwrap();
+    let xml = world.libvirt(1).await.xml(&domain, XmlFlags::none()).await.unwrap();
+    for part in ["02:00:4c:00:00:01", "<source bridge='cloudbr0'/>", "ua-6b1f4a0e-0000-4000-8000-00000000000a"] {
+        assert!(xml.contains(part), "{part} is missing in {xml}");
+    }
+    world.vm(1, stop(&spec, true)).await;
+    assert_eq!(ports(), "");
+    world.end().await;
+}
