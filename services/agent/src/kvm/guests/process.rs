@@ -134,7 +134,8 @@ mod tests {
             .spawn()
             .unwrap();
         assert!(Process::find(vm, Path::new("pid:[1]")).unwrap().is_none(), "another host's");
-        let process = Process::find(vm, &own).unwrap().expect("the process");
+        // The kernel shows its words a moment after the spawn.
+        let process = testkit::eventually(|| async { Process::find(vm, &own).unwrap() }).await;
         assert!(!process.gone_within(Duration::from_millis(50)).await);
         process.freeze();
         testkit::wait_until(|| async { process.is_frozen() }, Duration::from_secs(10)).await;
