@@ -66,13 +66,29 @@ pub async fn resize(
 /// Gives back what volumes that are gone counted. What fails is left to identity, which gives reservations of holders that
 /// don't exist back by itself.
 pub async fn give_back(s: &Storage, caller: &Caller, volume_uuids: &[String]) {
-    join_all(volume_uuids.iter().map(|uuid| async move {
-        let request = ReleaseRequest { key: key(uuid), items: Vec::new() };
-        if let Err(error) = client(s).release(rpc::cx::repeatable(caller, request)).await {
-            tracing::warn!(volume = uuid, %error, "limits are given back later");
-        }
-    }))
-    .await;
+    join_all(volume_uuids.iter().map(|uuid| release(s, caller, key(uuid)))).await;
+}
+
+async fn release(s: &Storage, caller: &Caller, key: String) {
+    let request = ReleaseRequest { key: key.clone(), items: Vec::new() };
+    if let Err(error) = client(s).release(rpc::cx::repeatable(caller, request)).await {
+        tracing::warn!(reservation = key, %error, "limits are given back later");
+    }
+}
+
+/// One more of `kind`, with `bytes` on secondary storage.
+async fn reserve_image(
+    s: &Storage,
+    caller: &Caller,
+    key: String,
+    kind: i32,
+    account: i64,
+    bytes: i64,
+) -> Result<ReserveResponse, ApiError> {
+    let one = ResourceAmount { r#type: kind, amount: 1 };
+    let items = vec![one, ResourceAmount { r#type: SECONDARY_STORAGE, amount: bytes }];
+    let request = ReserveRequest { reserver: s.node.replica.clone(), key, account_id: account, items };
+    Ok(client(s).reserve(rpc::cx::repeatable(caller, request)).await?.into_inner())
 }
 
 /// The name of a template's reservation.
@@ -91,16 +107,7 @@ pub async fn reserve_template(
     account: i64,
     bytes: i64,
 ) -> Result<ReserveResponse, ApiError> {
-    let request = ReserveRequest {
-        reserver: s.node.replica.clone(),
-        key: template_key(uuid),
-        account_id: account,
-        items: vec![
-            ResourceAmount { r#type: TEMPLATE, amount: 1 },
-            ResourceAmount { r#type: SECONDARY_STORAGE, amount: bytes },
-        ],
-    };
-    Ok(client(s).reserve(rpc::cx::repeatable(caller, request)).await?.into_inner())
+    reserve_image(s, caller, template_key(uuid), TEMPLATE, account, bytes).await
 }
 
 /// Counts what the rows of a template's copies say.
@@ -128,10 +135,7 @@ pub async fn recount_template(s: &Storage, caller: &Caller, w: &Wanted) -> Resul
 
 /// Gives back what a template counted. What fails is left to identity, as for volumes.
 pub async fn give_back_template(s: &Storage, caller: &Caller, uuid: &str) {
-    let request = ReleaseRequest { key: template_key(uuid), items: Vec::new() };
-    if let Err(error) = client(s).release(rpc::cx::repeatable(caller, request)).await {
-        tracing::warn!(template = uuid, %error, "limits are given back later");
-    }
+    release(s, caller, template_key(uuid)).await;
 }
 
 /// The name of a snapshot's reservation.
@@ -150,24 +154,12 @@ pub async fn reserve_snapshot(
     account: i64,
     bytes: i64,
 ) -> Result<ReserveResponse, ApiError> {
-    let request = ReserveRequest {
-        reserver: s.node.replica.clone(),
-        key: snapshot_key(uuid),
-        account_id: account,
-        items: vec![
-            ResourceAmount { r#type: SNAPSHOT, amount: 1 },
-            ResourceAmount { r#type: SECONDARY_STORAGE, amount: bytes },
-        ],
-    };
-    Ok(client(s).reserve(rpc::cx::repeatable(caller, request)).await?.into_inner())
+    reserve_image(s, caller, snapshot_key(uuid), SNAPSHOT, account, bytes).await
 }
 
 /// Gives back what a snapshot counted. What fails is left to identity, as for volumes.
 pub async fn give_back_snapshot(s: &Storage, caller: &Caller, uuid: &str) {
-    let request = ReleaseRequest { key: snapshot_key(uuid), items: Vec::new() };
-    if let Err(error) = client(s).release(rpc::cx::repeatable(caller, request)).await {
-        tracing::warn!(snapshot = uuid, %error, "limits are given back later");
-    }
+    release(s, caller, snapshot_key(uuid)).await;
 }
 
 fn client(s: &Storage) -> LimitsClient<rpc::PeerChannel> {

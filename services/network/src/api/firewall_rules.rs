@@ -2,7 +2,7 @@
 
 use super::rules::{self, Asked, Task, custom_id, display};
 use super::{Api, given, keyword, tag_filter};
-use crate::job::{CreateRule, DeleteRule, Shown, UpdateRule};
+use crate::job::{CreateRule, Shown, UpdateRule};
 use crate::network::View;
 use crate::present;
 use crate::rule::{self, Purpose, RuleState, Traffic};
@@ -320,7 +320,5 @@ async fn delete(world: &World, cx: &Cx, rule: &Rule, task: Task<'_>) -> Result<J
         return Err(ApiError::param("Only root admin can delete the system wide firewall rule".to_owned())
             .with_entity(&rule.uuid, "id"));
     }
-    let view = world.views.get(&world.node.db, rule.network_id).await?;
-    let job = DeleteRule { id: rule.id, network: rule.network_id, zone: view.network.zone_id, shown: Shown::Firewall };
-    rules::accept_for(world, cx, rule, task, job).await
+    rules::remove(world, cx, rule, Shown::Firewall, task).await
 }

@@ -3,7 +3,7 @@
 use super::rules::{self, Asked, Task, custom_id, display};
 use super::{Api, given, keyword, tag_filter};
 use crate::address::parse_ip;
-use crate::job::{CreateRule, DeleteRule, Shown, UpdateForward};
+use crate::job::{CreateRule, Shown, UpdateForward};
 use crate::network::View;
 use crate::present;
 use crate::rule::{self, Purpose, RuleState, Traffic};
@@ -88,20 +88,13 @@ impl PortForwardingRules for Api {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let rule = rules::named(world, &cx, Purpose::PortForwarding, Traffic::Ingress).await?;
-        let view = world.views.get(&world.node.db, rule.network_id).await?;
-        let job = DeleteRule {
-            id: rule.id,
-            network: rule.network_id,
-            zone: view.network.zone_id,
-            shown: Shown::PortForwarding,
-        };
         let task = Task {
             command: DeletePortForwardingRuleRequest::COMMAND,
             description: format!("Deleting port forwarding rule for id={}", rule.uuid),
             custom_job_id: &req.custom_job_id,
             instance: true,
         };
-        Ok(Response::new(rules::accept_for(world, &cx, &rule, task, job).await?))
+        Ok(Response::new(rules::remove(world, &cx, &rule, Shown::PortForwarding, task).await?))
     }
 
     async fn list(

@@ -1,7 +1,7 @@
 //! What the commands for rules share.
 
 use super::Owners;
-use crate::job::{self, Order};
+use crate::job::{self, DeleteRule, Order, Shown};
 use crate::network::View;
 use crate::rule::{self, Purpose, Traffic};
 use crate::store::ips::{self, PublicIp};
@@ -123,6 +123,22 @@ fn claims(network: i64, ip: Option<i64>, rules: impl IntoIterator<Item = i64>) -
     claims.extend(ip.map(|ip| Claim::Shared(format!("ip/{ip}"))));
     claims.push(Claim::Shared(format!("network/{network}")));
     claims
+}
+
+/// Takes a rule out of force and away, with those that were made for it.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn remove(
+    world: &World,
+    cx: &Cx,
+    rule: &Rule,
+    shown: Shown,
+    task: Task<'_>,
+) -> Result<JobRef, ApiError> {
+    let view = world.views.get(&world.node.db, rule.network_id).await?;
+    let job = DeleteRule { id: rule.id, network: rule.network_id, zone: view.network.zone_id, shown };
+    accept_for(world, cx, rule, task, job).await
 }
 
 /// Writes new rules, the first of which the command is about, with the job that brings them into force.

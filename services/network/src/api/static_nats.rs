@@ -3,7 +3,7 @@
 use super::port_forwarding_rules::{machine, opening};
 use super::rules::{self, Asked, Task};
 use super::{Api, given, keyword};
-use crate::job::{CreateRule, DeleteRule, DisableStaticNat, EnableStaticNat, Order, Shown};
+use crate::job::{CreateRule, DisableStaticNat, EnableStaticNat, Order, Shown};
 use crate::present;
 use crate::rule::{self, Purpose, RuleState, Traffic};
 use crate::store::rules::{Filter, Rule};
@@ -118,20 +118,13 @@ impl IpForwardingRules for Api {
         let world = &self.world;
         let (cx, req) = world.node.rpc.enter(request).await?;
         let rule = rules::named(world, &cx, Purpose::StaticNat, Traffic::Ingress).await?;
-        let view = world.views.get(&world.node.db, rule.network_id).await?;
-        let job = DeleteRule {
-            id: rule.id,
-            network: rule.network_id,
-            zone: view.network.zone_id,
-            shown: Shown::IpForwarding,
-        };
         let task = Task {
             command: DeleteIpForwardingRuleRequest::COMMAND,
             description: format!("Deleting an ipforwarding 1:1 NAT rule id:{}", rule.uuid),
             custom_job_id: &req.custom_job_id,
             instance: true,
         };
-        Ok(Response::new(rules::accept_for(world, &cx, &rule, task, job).await?))
+        Ok(Response::new(rules::remove(world, &cx, &rule, Shown::IpForwarding, task).await?))
     }
 
     async fn list(

@@ -70,6 +70,14 @@ async fn accept<J: Job>(made: &Made, jobs: &Jobs, job: J, taken: Option<&str>) -
     Ok(uuid)
 }
 
+/// One more replica beside the lab's, with the faults of a scenario.
+pub(super) fn replica(lab: &Lab, start: Start) -> Jobs {
+    let node = Node { replica: start.replica.clone(), coord: start.coord.clone(), ..lab.replicas[0].node.clone() };
+    let builder = Jobs::builder(start.db, start.coord, "proving", start.replica).faults(start.faults).pace(start.pace);
+    let world = World::new(node, builder.handle());
+    register(builder, &world).start(start.stop, &start.tasks)
+}
+
 impl Scenario for Proving {
     type World = Made;
 
@@ -113,12 +121,7 @@ impl Scenario for Proving {
     }
 
     async fn start(&self, made: &Made, start: Start) -> Jobs {
-        let node =
-            Node { replica: start.replica.clone(), coord: start.coord.clone(), ..made.lab.replicas[0].node.clone() };
-        let builder =
-            Jobs::builder(start.db, start.coord, "proving", start.replica).faults(start.faults).pace(start.pace);
-        let world = World::new(node, builder.handle());
-        register(builder, &world).start(start.stop, &start.tasks)
+        replica(&made.lab, start)
     }
 
     async fn submit(&self, made: &Made, jobs: &Jobs) -> Result<String, ApiError> {

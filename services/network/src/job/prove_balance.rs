@@ -5,17 +5,14 @@ use super::balance::{
     Assign, Change, CreateBalancer, CreatePolicy, DeleteBalancer, DeletePolicy, Unassign, UpdateBalancer, UpdatePolicy,
 };
 use super::prove::support::{Lab, VmJob};
-use super::register;
 use crate::rule::{self, Purpose, RuleState, Traffic};
 use crate::store::balancers::{self, Balancer, Says};
 use crate::store::members::{self, Member};
 use crate::store::rules::{self, Rule};
 use crate::store::stickiness::{self, Policy};
-use crate::world::World;
 use contract::ApiError;
 use jobs::harness::{Scenario, Start, prove};
 use jobs::{Accept, Job, Jobs};
-use node::Node;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use store::{Db, Sql, Tx};
@@ -195,12 +192,7 @@ impl Scenario for Proving {
     }
 
     async fn start(&self, made: &Made, start: Start) -> Jobs {
-        let node =
-            Node { replica: start.replica.clone(), coord: start.coord.clone(), ..made.lab.replicas[0].node.clone() };
-        let builder =
-            Jobs::builder(start.db, start.coord, "proving", start.replica).faults(start.faults).pace(start.pace);
-        let world = World::new(node, builder.handle());
-        register(builder, &world).start(start.stop, &start.tasks)
+        super::prove::replica(&made.lab, start)
     }
 
     async fn submit(&self, made: &Made, jobs: &Jobs) -> Result<String, ApiError> {

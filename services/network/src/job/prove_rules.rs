@@ -4,17 +4,15 @@
 use super::prove::support::{Lab, VmJob, vm_uuid};
 use super::{
     CreateRule, DeleteRule, DisableStaticNat, DisassociateIp, EnableStaticNat, Shown, UpdateForward, UpdateIp,
-    UpdateRule, register,
+    UpdateRule,
 };
 use crate::rule::{self, Purpose, RuleState, Traffic};
 use crate::store::ips;
 use crate::store::rules::{self, Rule, Target};
-use crate::world::World;
 use contract::ApiError;
 use jobs::harness::{Scenario, Start, prove};
 use jobs::{Accept, Job, Jobs};
 use model::Owner;
-use node::Node;
 use std::time::Duration;
 use store::{Db, Sql};
 
@@ -177,12 +175,7 @@ impl Scenario for Proving {
     }
 
     async fn start(&self, made: &Made, start: Start) -> Jobs {
-        let node =
-            Node { replica: start.replica.clone(), coord: start.coord.clone(), ..made.lab.replicas[0].node.clone() };
-        let builder =
-            Jobs::builder(start.db, start.coord, "proving", start.replica).faults(start.faults).pace(start.pace);
-        let world = World::new(node, builder.handle());
-        register(builder, &world).start(start.stop, &start.tasks)
+        super::prove::replica(&made.lab, start)
     }
 
     async fn submit(&self, made: &Made, jobs: &Jobs) -> Result<String, ApiError> {
