@@ -35,7 +35,7 @@ pub use place::{Place, ServerOptions};
 pub use ports::{free_port, free_ports};
 pub use process::Process;
 pub use s3::S3;
-pub use wait::{eventually, wait_until};
+pub use wait::{eventually, least, wait_until};
 
 /// A temporary folder, removed when dropped.
 pub fn temp_dir() -> tempfile::TempDir {

@@ -31,8 +31,7 @@ async fn a_guest_that_was_taken_over_is_killed() {
     assert_eq!(seen.host_uuid, world.hosts[0].uuid);
 
     let begun = Instant::now();
-    let two = world.vm(2, start(&spec, true)).await;
-    assert_eq!((two.power(), two.generation), (PowerState::On, 2));
+    world.started(2, &spec, true).await;
     assert!(begun.elapsed() >= 2 * LEASE);
     let told = world.await_news(1, &spec.uuid, PowerState::Off, PowerReason::LeaseLost).await;
     assert_eq!((told.generation, told.lost_to), (1, 2));
@@ -50,7 +49,7 @@ async fn a_guest_that_was_taken_over_is_killed() {
     assert_eq!((world.domain(2, &spec.uuid).await, world.processes(&spec.uuid)), (None, 0));
     assert!(world.inventory(2).await.vms.is_empty());
     spec.generation = 4;
-    assert_eq!(world.vm(1, start(&spec, true)).await.power(), PowerState::On);
+    world.started(1, &spec, true).await;
     world.vm(1, stop(&spec, true)).await;
     world.end().await;
 }
@@ -99,7 +98,7 @@ async fn without_the_daemon_guests_are_paused_and_killed_nevertheless() {
     std::fs::rename(&aside, &leases).unwrap();
     // Another host takes it: this copy ends, though nobody is there to end it.
     spec.generation = 2;
-    world.vm(2, start(&spec, true)).await;
+    world.started(2, &spec, true).await;
     world.await_news(1, &spec.uuid, PowerState::Off, PowerReason::LeaseLost).await;
     assert_eq!(world.processes(&spec.uuid), 1);
     world.end().await;

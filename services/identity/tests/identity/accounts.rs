@@ -159,9 +159,11 @@ testkit::databases! {
         assert_eq!(code(w.accounts().list(as_(&plain, foreign))).await, 531);
         // One query more or less whatever the number of rows.
         let count = async |request: ListAccountsRequest| {
-            let before = w.node.db.stats().statements;
-            ok(w.accounts().list(as_(&root, request))).await;
-            w.node.db.stats().statements - before
+            testkit::least(|| async {
+                let before = w.node.db.stats().statements;
+                ok(w.accounts().list(as_(&root, request.clone()))).await;
+                w.node.db.stats().statements - before
+            }).await
         };
         let one = count(ListAccountsRequest { name: Some("user".into()), ..all.clone() }).await;
         assert_eq!(count(all).await, one);

@@ -18,7 +18,7 @@ pub fn start(world: &World) {
     let world = world.clone();
     world.node.clone().spawn("host-facts", async move {
         let mut news = world.hub.news();
-        // Why agents stay outside, as it was told: they try again and again.
+        // Hosts whose agents stay outside, as it was told: they try again and again.
         let mut told = HashSet::new();
         loop {
             match news.next().await {
@@ -28,13 +28,18 @@ pub fn start(world: &World) {
                     }
                 }
                 Some(HostEvent::Misfit { hosts, simulated, version, reason }) => {
-                    let Some(first) = hosts.first().filter(|_| told.len() < REMEMBERED) else { continue };
-                    if !told.insert((first.clone(), reason.clone())) {
+                    let news = hosts.into_iter().map(|host| (host, reason.clone()));
+                    let news: Vec<_> = news.filter(|news| !told.contains(news)).collect();
+                    if news.is_empty() || told.len() >= REMEMBERED {
                         continue;
                     }
-                    if let Err(error) = outside(&world, &hosts, simulated, &version, &reason).await {
-                        told.remove(&(first.clone(), reason));
-                        tracing::warn!(version, %error, "an agent that stays outside can't be told of");
+                    let hosts: Vec<_> = news.into_iter().map(|(host, _)| host).collect();
+                    // A host whose earlier line isn't known to be gone yet is told of at the agent's next attempt.
+                    match outside(&world, &hosts, simulated, &version, &reason).await {
+                        Ok(noted) => told.extend(noted.into_iter().map(|host| (host, reason.clone()))),
+                        Err(error) => {
+                            tracing::warn!(version, %error, "an agent that stays outside can't be told of");
+                        }
                     }
                 }
                 // What was missed is said again at the next connection.
@@ -45,14 +50,15 @@ pub fn start(world: &World) {
     });
 }
 
-/// Shows the version of an agent that was refused at its hosts, and raises an alert.
+/// Shows the version of an agent that was refused at its hosts, and raises an alert. Gives the hosts that this was told of:
+/// those that aren't connected.
 async fn outside(
     world: &World,
     hosts: &[String],
     simulated: bool,
     version: &str,
     reason: &str,
-) -> Result<(), ApiError> {
+) -> Result<Vec<String>, ApiError> {
     ::store::tx!(world.node.db, "agent-outside", |tx| {
         let only = simulated.then_some(SIMULATOR);
         let noted = rows::note_outside(tx, hosts, only, version).await?;
@@ -64,7 +70,7 @@ async fn outside(
             let text = format!("Host {first}{more} can't be managed: {reason}");
             events::record(tx, &[Alert::host(first).raise(text)]).await?;
         }
-        Ok::<_, ApiError>(())
+        Ok::<_, ApiError>(noted)
     })
     .await
 }
