@@ -207,6 +207,8 @@ keys! {
     PING_INTERVAL: i64 = "ping.interval";
     /// Pings that may be missed before an agent counts as silent.
     PING_TIMEOUT: f64 = "ping.timeout";
+    /// Seconds that the memory of a running virtual machine may take to reach another host.
+    MIGRATE_WAIT: i64 = "migratewait";
     /// Whether an invitation must be accepted before an account is in a project.
     PROJECT_INVITE_REQUIRED: bool = "project.invite.required";
     /// Seconds between clean-ups of storage.
@@ -257,6 +259,24 @@ keys! {
     RESTART_RETRY_INTERVAL: i64 = "restart.retry.interval";
     /// Bits of the SSH keys that are generated.
     SSH_KEY_LENGTH: i64 = "ssh.key.length";
+    /// Most hourly snapshots that a policy keeps; 0: none may be asked for.
+    SNAPSHOT_MAX_HOURLY: i64 = "snapshot.max.hourly";
+    /// Most daily snapshots that a policy keeps; 0: none may be asked for.
+    SNAPSHOT_MAX_DAILY: i64 = "snapshot.max.daily";
+    /// Most weekly snapshots that a policy keeps; 0: none may be asked for.
+    SNAPSHOT_MAX_WEEKLY: i64 = "snapshot.max.weekly";
+    /// Most monthly snapshots that a policy keeps; 0: none may be asked for.
+    SNAPSHOT_MAX_MONTHLY: i64 = "snapshot.max.monthly";
+    /// Whether copies of templates on primary storage that no disk uses are removed.
+    STORAGE_TEMPLATE_CLEANUP_ENABLED: bool = "storage.template.cleanup.enabled";
+    /// Whether only administrators may download templates, ISOs and volumes.
+    DISABLE_EXTRACTION: bool = "disable.extraction";
+    /// Seconds that a download's URL is good for.
+    EXTRACT_URL_EXPIRATION_INTERVAL: i64 = "extract.url.expiration.interval";
+    /// Where the API is reached from outside (4.11's spelling). Downloads are beside it.
+    ENDPOINT_URL: String = "endpointe.url";
+    /// UUID of the installation, made once.
+    CLOUD_IDENTIFIER: Option<String> = "cloud.identifier";
     /// Minutes after which a job counts as stuck and is cancelled.
     JOB_CANCEL_THRESHOLD_MINUTES: i64 = "job.cancel.threshold.minutes";
 }

@@ -141,6 +141,17 @@ impl Settings {
         Ok(())
     }
 
+    /// Gives a global setting its first value as part of `tx`, unless it has one: of replicas that start together one does.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub async fn set_first(&self, tx: &mut Tx, name: &'static str, value: &str) -> Result<(), ApiError> {
+        if store::lock_and_look(tx, name).await? {
+            return Ok(());
+        }
+        self.set(tx, name, value, Scope::Global).await
+    }
+
     fn change(&self, setting: &'static Setting, value: &str, scope: Scope) -> Result<Change, ApiError> {
         if value.is_empty() || value == "null" {
             validate::check_clear(setting)?;

@@ -83,6 +83,15 @@ pub(crate) async fn write(
     Ok(())
 }
 
+/// Whether a global setting has a value. Until the transaction's end nobody else changes any.
+pub(crate) async fn lock_and_look(tx: &mut Tx, name: &str) -> Result<bool, ApiError> {
+    tx.exec("UPDATE settings_version SET version = version + 1 WHERE id = 1").await?;
+    let sql = Sql::new("SELECT value FROM settings WHERE name = ? AND scope = ? AND scope_id = ?");
+    let sql = sql.bind(name).bind(Scope::Global.kind().as_str()).bind(Scope::Global.id());
+    let row = tx.optional(sql).await?;
+    Ok(row.map_or(Ok(None), |r| r.at::<Option<String>>(0))?.is_some())
+}
+
 fn context(setting: &Setting, scope: Scope) -> String {
     format!("settings.value:{}/{}/{}", setting.name, scope.kind().as_str(), scope.id())
 }

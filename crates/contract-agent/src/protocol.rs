@@ -10,8 +10,9 @@ use crate::command::Body;
 ///
 /// 1: agents from before protocols were numbered. 2: `FenceVm`, `Inventory`, `ListDisks`, and `Execute.needs`.
 /// 3: `FetchImage`, `DeleteImage`, `StoreDisk`, disks from a template of an `ImageStore`, `OpenConsole`, and
-/// `InspectHost`.
-pub const PROTOCOL: u32 = 3;
+/// `InspectHost`. 4: live migration (`BeginMigration` to `ConfirmMigration`),
+/// `PlugNic` and `UnplugNic`, and `ReadImage`.
+pub const PROTOCOL: u32 = 4;
 /// The oldest that it still speaks.
 pub const OLDEST_PROTOCOL: u32 = PROTOCOL - 1;
 
@@ -54,6 +55,16 @@ impl std::fmt::Display for Spoken {
 /// somebody deciding this; one whose fields decide it is matched with them.
 pub fn needs(command: &Command) -> u32 {
     match &command.body {
+        Some(
+            Body::BeginMigration(_)
+            | Body::PrepareMigration(_)
+            | Body::PerformMigration(_)
+            | Body::FinishMigration(_)
+            | Body::ConfirmMigration(_)
+            | Body::PlugNic(_)
+            | Body::UnplugNic(_)
+            | Body::ReadImage(_),
+        ) => 4,
         Some(
             Body::FetchImage(_)
             | Body::DeleteImage(_)
@@ -113,6 +124,14 @@ pub fn name(command: &Command) -> &'static str {
         Some(Body::Inventory(_)) => "Inventory",
         Some(Body::ListDisks(_)) => "ListDisks",
         Some(Body::OpenConsole(_)) => "OpenConsole",
+        Some(Body::BeginMigration(_)) => "BeginMigration",
+        Some(Body::PrepareMigration(_)) => "PrepareMigration",
+        Some(Body::PerformMigration(_)) => "PerformMigration",
+        Some(Body::FinishMigration(_)) => "FinishMigration",
+        Some(Body::ConfirmMigration(_)) => "ConfirmMigration",
+        Some(Body::PlugNic(_)) => "PlugNic",
+        Some(Body::UnplugNic(_)) => "UnplugNic",
+        Some(Body::ReadImage(_)) => "ReadImage",
         None => "an order that it doesn't know",
     }
 }

@@ -2,12 +2,15 @@
 
 use crate::{CoordError, Member, Membership, Subscription};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[async_trait::async_trait]
 pub(crate) trait Backend: Send + Sync {
     async fn join(&self, member: Member) -> Result<Membership, CoordError>;
+    /// How long a lease lasts, while this process has none.
+    fn without_lease(&self) -> Option<Duration>;
     fn members(&self) -> watch::Receiver<Arc<Vec<Member>>>;
     fn publish(&self, topic: &str, payload: &str);
     fn subscribe(&self, topic: &str) -> Subscription;

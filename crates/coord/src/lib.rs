@@ -25,6 +25,7 @@ pub use topics::{Notice, Subscription};
 
 use backend::Backend;
 use std::sync::Arc;
+use std::time::Duration;
 use store::Migration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +93,12 @@ impl Coord {
     /// The living replicas of all services, by id. While etcd is lost it keeps what was last known.
     pub fn members(&self) -> watch::Receiver<Arc<Vec<Member>>> {
         self.backend.members()
+    }
+
+    /// How long a lease lasts, while this process has none: it knows of no change of the members then, and others take it
+    /// for dead.
+    pub fn without_lease(&self) -> Option<Duration> {
+        self.backend.without_lease()
     }
 
     /// Tells all subscribers of `topic`, in this and other processes, without waiting. Best effort; `payload` is small.

@@ -5,6 +5,7 @@ use crate::topics::{Subscription, Topics};
 use crate::{CoordError, Member, Membership};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +65,10 @@ impl Backend for Local {
             lost.cancel();
         });
         Ok(membership)
+    }
+
+    fn without_lease(&self) -> Option<Duration> {
+        None
     }
 
     fn members(&self) -> watch::Receiver<Arc<Vec<Member>>> {

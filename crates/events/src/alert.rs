@@ -68,6 +68,11 @@ impl<'a> Alert<'a> {
         Alert { kind: "ALERT.MANAGEMENT", entity, name }
     }
 
+    /// About an account, by its UUID, whose limits keep the system from doing what it asked for (type 26).
+    pub const fn limit(account: &'a str) -> Alert<'a> {
+        Alert { kind: "ALERT.RESOURCE.EXCEED", entity: "Account", name: account }
+    }
+
     /// About a setting that hosts are affected by (type 7), by its name.
     pub const fn host_setting(name: &'a str) -> Alert<'a> {
         Alert { kind: "ALERT.COMPUTE.HOST", entity: "Configuration", name }
@@ -108,6 +113,7 @@ mod tests {
         assert_eq!(alert_number(Alert::host("h").kind()), Some(7));
         assert_eq!(alert_number(Alert::user_vm("v").kind()), Some(8));
         assert_eq!(alert_number(Alert::management("Audit", "vm-host").kind()), Some(14));
+        assert_eq!(alert_number(Alert::limit("a").kind()), Some(26));
         assert_eq!((ALERT_TYPES.len(), alert_number("ALERT.CA.CERT")), (32, Some(31)));
         assert_eq!(alert_number("VM.START"), None);
     }

@@ -14,6 +14,7 @@
 mod api;
 mod event;
 mod forward;
+mod island;
 mod link;
 mod metrics;
 mod news;
@@ -50,7 +51,7 @@ use registrar::Registrar;
 use registry::{Connected, Registry};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch as watch_channel};
 use tokio_util::task::TaskTracker;
 use tunnels::Tunnels;
 
@@ -72,6 +73,8 @@ pub(crate) struct Inner {
     replicas: Replicas,
     tunnels: Arc<Tunnels>,
     events: broadcast::Sender<HostEvent>,
+    /// Whether agents are sent to other replicas.
+    island: watch_channel::Sender<bool>,
     timing: Option<Timing>,
     speaks: Spoken,
 }
@@ -110,10 +113,13 @@ impl Hub {
         node.spawn("pki", pki.clone().follow(stop));
         let (timing, speaks) = (options.timing, options.speaks.unwrap_or(Spoken::OURS));
         let tunnels = Arc::default();
-        let inner = Inner { node, pki, registry, registrar, sessions, replicas, tunnels, events, timing, speaks };
+        let island = watch_channel::Sender::new(false);
+        let inner =
+            Inner { node, pki, registry, registrar, sessions, replicas, tunnels, events, island, timing, speaks };
         let hub = Hub(Arc::new(inner));
         watch::start(&hub);
         waiting::start(&hub);
+        island::start(&hub);
         hub
     }
 
@@ -315,6 +321,11 @@ impl Hub {
         for connected in self.0.registry.hosts() {
             connected.link.tell(hub_message::Body::Ask(Ask { host_uuid: connected.uuid }));
         }
+    }
+
+    /// Whether etcd doesn't reach this replica while others go on: agents are sent to those.
+    pub fn island(&self) -> watch_channel::Receiver<bool> {
+        self.0.island.subscribe()
     }
 
     /// How often agents beat, and when silence counts.

@@ -13,10 +13,13 @@ use rpc::Peer;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
 /// How long an agent may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
+
+const ISLAND: &str = "this replica is cut off from the others: try another one";
 
 /// Who holds the stream.
 pub(crate) struct Party {
@@ -42,6 +45,11 @@ pub(crate) async fn serve(hub: Hub, party: Party, mut inbound: Streaming<AgentMe
             return;
         }
     };
+    if *hub.0.island.borrow() {
+        // An error means that the stream is gone already.
+        let _ = out.send(Err(Status::unavailable(ISLAND)));
+        return;
+    }
     let link = match admit(&hub, &party, &hello, out.clone()).await {
         Ok(link) => Arc::new(link),
         Err(error) => {
@@ -127,6 +135,13 @@ fn permitted(link: &Link, mut hosts: Vec<HostUp>) -> Vec<HostUp> {
     hosts
 }
 
+/// Returns when this replica has become an island.
+async fn cut_off(island: &mut watch::Receiver<bool>) {
+    if island.wait_for(|island| *island).await.is_err() {
+        std::future::pending().await // the hub has ended, and this with it
+    }
+}
+
 struct Session {
     hub: Hub,
     link: Arc<Link>,
@@ -147,6 +162,7 @@ impl Session {
         let mut revoked = self.hub.0.pki.revoked();
         let stop = self.hub.0.node.stop.clone();
         let link = self.link.clone();
+        let mut island = self.hub.0.island.subscribe();
         let is_revoked = |list: &pki::Revoked| party.serial.as_ref().is_some_and(|serial| list.has(serial));
         if is_revoked(&revoked.borrow_and_update()) {
             return self.revoked();
@@ -179,6 +195,10 @@ impl Session {
                     return self.revoked();
                 },
                 () = link.closed() => return End { status: HostStatus::Disconnected, reason: "the line was closed".into() },
+                () = cut_off(&mut island) => {
+                    link.fail(Status::unavailable(ISLAND));
+                    return End { status: HostStatus::Disconnected, reason: "this replica is cut off from etcd".into() };
+                }
                 () = stop.cancelled() => {
                     link.fail(Status::unavailable("this replica is ending"));
                     return End { status: HostStatus::Disconnected, reason: "this replica is ending".into() };

@@ -5,6 +5,7 @@
 //! hosts that are connected with nobody isn't the hub's to say: whoever places VMs on them investigates.
 
 use crate::Hub;
+use crate::island::{self, LOOK};
 use crate::registrar::announce;
 use crate::store::{self, Absent};
 use crate::timing::Watched;
@@ -72,6 +73,7 @@ impl Hub {
     async fn watch(&self, term: Term) {
         let mut gone = Gone::default();
         let mut watched = Watched::new();
+        let mut counted = Duration::ZERO;
         loop {
             let pause = (self.timing().silence / 10).clamp(Duration::from_millis(20), Duration::from_secs(5));
             tokio::select! {
@@ -79,10 +81,26 @@ impl Hub {
                 () = tokio::time::sleep(pause) => {}
             }
             let now = watched.advance(pause);
+            if now.saturating_sub(counted) >= LOOK {
+                counted = now;
+                if let Err(error) = self.count(&term).await {
+                    tracing::debug!(%error, "a round can't be counted");
+                }
+            }
             if let Err(error) = self.take_from_the_dead(&term, &mut gone, now).await {
                 tracing::warn!(%error, "hosts of replicas that ended can't be looked for");
             }
         }
+    }
+
+    /// Shows replicas that etcd doesn't reach that others go on.
+    async fn count(&self, term: &Term) -> Result<(), ApiError> {
+        ::store::tx!(self.0.node.db, "count-round", |tx| {
+            term.fence(tx).await?;
+            island::count(tx).await?;
+            Ok::<_, ApiError>(())
+        })
+        .await
     }
 
     /// Hosts whose replica has ended without saying goodbye.

@@ -68,6 +68,9 @@ pub enum Refusal {
     /// Unpacked it would be larger than allowed.
     #[error("unpacked it is larger than the {0} bytes allowed")]
     Unpacked(u64),
+    /// An archive that isn't unpacked: why.
+    #[error("the archive is not accepted: {0}")]
+    Archive(String),
     /// A number in the header that can't be.
     #[error("its header makes no sense: {0}")]
     Malformed(&'static str),

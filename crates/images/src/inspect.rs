@@ -21,6 +21,8 @@ pub enum Format {
     Qcow2,
     /// The disk's bytes; ISO images too.
     Raw,
+    /// A tar archive of a root file system, for containers; only images from outside are.
+    Tar,
 }
 
 impl Format {
@@ -29,6 +31,7 @@ impl Format {
         match self {
             Format::Qcow2 => "qcow2",
             Format::Raw => "raw",
+            Format::Tar => "tar",
         }
     }
 }
@@ -143,7 +146,7 @@ pub struct Rules {
 pub struct Inspection {
     /// Its format.
     pub format: Format,
-    /// Size of the disk, whole sectors of 512 bytes.
+    /// Size of the disk, whole sectors of 512 bytes. Of an archive: of the smallest disk that it is unpacked to.
     pub virtual_bytes: u64,
     /// Length of the file.
     pub file_bytes: u64,
@@ -176,7 +179,7 @@ pub fn kind(path: &Path) -> Result<Kind, Error> {
     Ok(Kind::of(&start, &tail))
 }
 
-/// Looks at a file and accepts or refuses it. Blocks; reads at most 2 MiB of each file of the chain.
+/// Looks at a file and accepts or refuses it. Blocks; reads at most 2 MiB of each file of the chain, but all of an archive.
 ///
 /// The answer is about the file as it is now: nobody else may be able to write to its folder.
 ///
@@ -193,7 +196,10 @@ fn link(path: &Path, format: Format, rules: Rules, links: usize) -> Result<Inspe
     }
     let read = read(path).map_err(Error::io(path))?;
     let (start, tail, meta) = read.ok_or_else(|| refused(Refusal::NotAFile))?;
-    let judged = judge(&start, &tail, meta.len(), format, rules).map_err(refused)?;
+    let mut judged = judge(&start, &tail, meta.len(), format, rules).map_err(refused)?;
+    if format == Format::Tar {
+        judged.virtual_bytes = crate::rootfs::needs(path, rules.max_virtual_bytes)?;
+    }
     let backing = match judged.backing {
         None => None,
         Some((name, format)) => {
@@ -255,6 +261,9 @@ fn judge(start: &[u8], tail: &[u8], file: u64, format: Format, rules: Rules) -> 
             dirty: false,
             backing: None,
         },
+        Format::Tar if kind != Kind::Tar => return Err(Refusal::OtherKind { wanted: format, found: kind }),
+        // How large its disk is only all of it tells.
+        Format::Tar => Judged { virtual_bytes: 0, snapshots: 0, dirty: false, backing: None },
         Format::Qcow2 if kind != Kind::Qcow2 => return Err(Refusal::OtherKind { wanted: format, found: kind }),
         Format::Qcow2 => {
             let header = Header::parse(start, file)?;

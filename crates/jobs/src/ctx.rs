@@ -71,6 +71,20 @@ impl Ctx {
         self.run.facts.created
     }
 
+    /// Waits within a step for something that others do, which may take days: the job keeps its claims, and its worker's place
+    /// goes to another job until `what` is over. `what` must find out by itself, at every start, whether it has happened
+    /// already: a worker that takes over waits anew. Steps of the same job that run at the same time go on without a place.
+    /// When the wait is dropped (the step's time is over), what the job still does to end needs no place either.
+    pub async fn idle<T>(&self, what: impl Future<Output = T>) -> T {
+        let left = self.run.leave_place();
+        let out = what.await;
+        if left {
+            // Refused: it goes on all the same, as it was let in before.
+            self.run.take_place().await;
+        }
+        out
+    }
+
     /// A remote step. `f` makes one attempt; it is called again while the error may pass and time is left, and again by a
     /// worker that took over, always with the same key. The result goes into the journal with the job's next commit.
     ///

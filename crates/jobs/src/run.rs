@@ -30,6 +30,8 @@ pub(crate) struct Run {
     why_stuck: Mutex<String>,
     active: AtomicUsize,
     idle: Notify,
+    /// The worker's place that the job holds while it works.
+    place: Mutex<Option<lanes::Permit<i64>>>,
 }
 
 /// Where the sequence of writes stands.
@@ -120,7 +122,20 @@ impl Run {
             why_stuck: Mutex::default(),
             active: AtomicUsize::new(0),
             idle: Notify::new(),
+            place: Mutex::default(),
         })
+    }
+
+    /// Waits for a worker's place, and holds it. False when there is none to be had.
+    pub async fn take_place(&self) -> bool {
+        let Ok(place) = self.engine.workers().enter(self.facts.caller.account_id).await else { return false };
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        true
+    }
+
+    /// Gives the worker's place to the next job. False when this one holds none.
+    pub fn leave_place(&self) -> bool {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
 
     pub fn memory(&self) -> MutexGuard<'_, Memory> {

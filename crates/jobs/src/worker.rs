@@ -41,10 +41,11 @@ impl Engine {
         );
         let work = async move {
             let _registered = registered;
-            let Ok(_worker) = run.engine.workers().enter(run.facts.caller.account_id).await else {
+            if !run.take_place().await {
                 return;
-            };
+            }
             run.drive(undoing).await;
+            run.leave_place();
         };
         self.spawn(tracing::Instrument::instrument(work, span));
     }

@@ -75,6 +75,27 @@ async fn done(jobs: &Jobs, uuid: &str) {
 }
 
 testkit::databases! {
+    async fn a_job_that_only_waits_holds_no_worker(test: testkit::TestDb) {
+        let small = Small::start(test.url(), Bounds { workers: 1, ..Bounds::default() }).await;
+        let gate = small.world.gate("paint");
+        let mut uuids = Vec::new();
+        for n in 0..3 {
+            uuids.push(small.submit(5, &n.to_string()).await.unwrap());
+        }
+        // All of them come to where they wait, with one worker; and it works on what doesn't wait.
+        until(|| small.world.passed("paint") == 3).await;
+        assert_eq!(small.jobs.stats().waiting, 0);
+        let top = small.world.gate("top");
+        gate.add_permits(3);
+        // Then they share the worker again.
+        until(|| small.world.passed("top") == 1 && small.jobs.stats().waiting == 2).await;
+        top.add_permits(3);
+        for uuid in &uuids {
+            done(&small.jobs, uuid).await;
+        }
+        small.end().await;
+    }
+
     async fn a_single_job_waits_for_no_queue(test: testkit::TestDb) {
         let bounds = Bounds { workers: 4, ..Bounds::default() };
         let small = Small::start(test.url(), bounds).await;

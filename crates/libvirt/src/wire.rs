@@ -224,6 +224,12 @@ pub fn decode_all<T: Decode>(bytes: &[u8]) -> Result<T, WireError> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opaque(pub Vec<u8>);
 
+impl From<Vec<u8>> for Opaque {
+    fn from(bytes: Vec<u8>) -> Opaque {
+        Opaque(bytes)
+    }
+}
+
 impl Encode for Opaque {
     fn encode(&self, to: &mut Encoder) {
         to.opaque(&self.0);

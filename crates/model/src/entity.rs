@@ -74,6 +74,7 @@ pub const fn source_of(kind: Ref) -> Option<EntitySource> {
         Ref::ImageStore => source("image_stores", Nobody),
         Ref::Volume => source("volumes", Account),
         Ref::Snapshot => source("snapshots", Account),
+        Ref::SnapshotPolicy => source("snapshot_policies", Account),
         Ref::Template => source("templates", AccountOrPublic),
         Ref::Iso => {
             Some(EntitySource { table: "templates", ownership: AccountOrPublic, condition: Some("format = 'ISO'") })

@@ -1,5 +1,6 @@
 //! From a spec to everything that the tools are told. Pure.
 
+use crate::blame::without_bad;
 use crate::digest::digest;
 use crate::dnsmasq::Dnsmasq;
 use crate::haproxy::Haproxy;
@@ -52,14 +53,22 @@ pub fn compile(
     Ok(Compiled { plan, ruleset, dnsmasq, haproxy, digests })
 }
 
-/// The spec to bring into force: each section that can be compiled as wanted, each other as it is in force.
+/// The spec to bring into force: each section that can be compiled as wanted; of one that can't the rules that can, or all
+/// of it as it is in force.
 pub fn settle(wanted: &RouterSpec, in_force: &RouterSpec) -> (RouterSpec, Vec<SectionFault>) {
     let mut spec = wanted.clone();
     let mut faults = Vec::new();
     for section in Section::ALL {
-        if let Err(reason) = Plan::check(section, wanted) {
-            faults.push(section.fault(reason));
-            section.copy(in_force, &mut spec);
+        let Err(reason) = Plan::check(section, wanted) else { continue };
+        match without_bad(section, wanted, in_force) {
+            Some((rest, fault)) => {
+                faults.push(fault);
+                section.copy(&rest, &mut spec);
+            }
+            None => {
+                faults.push(section.fault(reason));
+                section.copy(in_force, &mut spec);
+            }
         }
     }
     (spec, faults)

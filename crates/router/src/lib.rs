@@ -6,12 +6,14 @@
 //!   (links, addresses, routes; the ruleset names its own digest), from haproxy (which tells its digest), from records of
 //!   processes (pid, start time, boot), and else from the router's folder. So an apply may be repeated, and one that a kill
 //!   interrupted is simply done again.
-//! * **Sections fail alone**: one that can't be compiled, or that a tool refuses, stays as it was and is reported.
+//! * **Sections fail alone**: one that can't be compiled, or that a tool refuses, stays as it was and is reported. Of rules
+//!   that make no sense by themselves the report names each, and the others of their section go on.
 //!
 //! The drivers of the agent call [`Routers`] for routers, and [`Segments`] for the bridges that guests are plugged into.
 //! Needs root, and nft, dnsmasq, haproxy, ip and nsenter. Daemons outlive the agent: under systemd its unit needs
 //! `KillMode=process`.
 
+mod blame;
 mod compile;
 mod digest;
 mod dnsmasq;

@@ -48,7 +48,7 @@ impl Section {
 
     /// The report of its failure.
     pub fn fault(self, reason: impl Into<String>) -> SectionFault {
-        SectionFault { section: self.name().into(), reason: reason.into() }
+        SectionFault { section: self.name().into(), reason: reason.into(), ..SectionFault::default() }
     }
 
     /// Puts this section of `from` in place of that of `to`.

@@ -1,10 +1,14 @@
 //! Members of etcd.
 
 use crate::place::Folder;
+use crate::ports::reserve;
 use crate::{Place, Process, ServerOptions, free_ports, wait_until};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// The file in a member's folder that says which ports its data was made with.
+const PORTS: &str = "ports";
 
 /// A member of etcd (the only one, or one of [`Etcd::cluster`]) that tests may kill, pause and restart.
 #[derive(Debug)]
@@ -31,12 +35,19 @@ impl Etcd {
         Etcd::cluster_with(&ServerOptions::local(n)).await
     }
 
+    /// Keeps the ports of `n` members that ran in this folder before from being given to others until they are back.
+    pub fn reserve_ports(dir: &Path, n: usize) {
+        for i in 1..=n {
+            reserve(&known_ports(&dir.join(name(i))));
+        }
+    }
+
     /// Starts one member for each place; returns when all are healthy.
     pub async fn cluster_with(options: &ServerOptions) -> Vec<Etcd> {
         let mut members: Vec<Etcd> = (1..)
             .zip(&options.places)
             .map(|(i, place)| {
-                let name = format!("etcd-{i}");
+                let name = name(i);
                 let folder = Folder::new(options.dir.as_deref(), &name);
                 let ports = ports(&folder);
                 let place = place.clone();
@@ -151,11 +162,20 @@ impl Etcd {
     }
 }
 
+fn name(i: usize) -> String {
+    format!("etcd-{i}")
+}
+
+/// The ports that a member's data was made with, when there is data.
+fn known_ports(folder: &Path) -> Vec<u16> {
+    let known = std::fs::read_to_string(folder.join(PORTS)).unwrap_or_default();
+    known.split_whitespace().filter_map(|p| p.parse().ok()).collect()
+}
+
 /// The ports that the data in the folder was made with, or new ones: a member's peer URL belongs to its data.
 fn ports(folder: &Folder) -> Vec<u16> {
-    let file = folder.path().join("ports");
-    let known = std::fs::read_to_string(&file).unwrap_or_default();
-    let known: Vec<u16> = known.split_whitespace().filter_map(|p| p.parse().ok()).collect();
+    let file = folder.path().join(PORTS);
+    let known = known_ports(folder.path());
     if known.len() == 2 {
         return known;
     }

@@ -13,6 +13,7 @@
 //! ```
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test that can't set up its parts has failed
 
+pub mod container;
 mod database;
 pub mod debian;
 mod etcd;
@@ -35,7 +36,7 @@ pub use place::{Place, ServerOptions};
 pub use ports::{free_port, free_ports};
 pub use process::Process;
 pub use s3::S3;
-pub use wait::{eventually, least, wait_until};
+pub use wait::{eventually, least, until_ok, wait_until};
 
 /// A temporary folder, removed when dropped.
 pub fn temp_dir() -> tempfile::TempDir {

@@ -19,6 +19,8 @@ pub struct HostOptions {
     pub name: Option<String>,
     /// The network namespace that it is in, and the address that its name stands for.
     pub place: Place,
+    /// Whether its libvirt can run containers (LXC), too; see [`Libvirtd::missing_for_containers`].
+    pub containers: bool,
 }
 
 /// A host with a libvirtd that tests may kill, pause and restart.
@@ -30,6 +32,7 @@ pub struct Libvirtd {
     /// Process 1 of the host, as seen from here.
     init: u32,
     folder: Folder,
+    place: Place,
     name: String,
     uuid: String,
 }
@@ -37,6 +40,7 @@ pub struct Libvirtd {
 static HOSTS: AtomicU32 = AtomicU32::new(1);
 
 const DRIVER: &str = "libvirt_driver_qemu.so";
+const CONTAINERS: &str = "libvirt_driver_lxc.so";
 
 /// Runs as process 1 of the host, which also buries what its parents left: libvirt waits for that.
 const INIT: &str = r#"
@@ -57,6 +61,27 @@ echo "$address $name" >>"$dir/hosts"
 for file in passwd group hosts; do
   mount --bind "$dir/$file" "/etc/$file"
 done
+# libvirt's containers don't start where groups of version 2 lie within those of version 1 without being used.
+if grep -q ' /sys/fs/cgroup/unified cgroup2 ' /proc/mounts; then
+  umount /sys/fs/cgroup/unified
+fi
+# A new network namespace comes with a /sys of its own, which has no control groups.
+if [ -e "$dir/drivers/libvirt_driver_lxc.so" ] && ! grep -q ' /sys/fs/cgroup' /proc/mounts; then
+  if grep -q '^[0-9]*:[a-z]' /proc/self/cgroup; then
+    mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+    cut -d: -f2 /proc/self/cgroup | grep . | while read -r group; do
+      mkdir -p "/sys/fs/cgroup/${group#name=}"
+      mount -t cgroup -o "$(echo "$group" | sed 's/^name=/none,name=/')" cgroup "/sys/fs/cgroup/${group#name=}"
+    done
+  else
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  fi
+fi
+# Each boot has its own. Not where containers run: under a /proc that something hides the kernel gives them none.
+if [ ! -e "$dir/drivers/libvirt_driver_lxc.so" ]; then
+  cat /proc/sys/kernel/random/uuid >"$dir/boot_id"
+  mount --bind "$dir/boot_id" /proc/sys/kernel/random/boot_id
+fi
 if [ -e /dev/kvm ]; then
   : >"$dir/kvm"
   mount --bind "$dir/kvm" /dev/kvm
@@ -78,7 +103,7 @@ impl Libvirtd {
         }
         let packages = [
             (program("libvirtd").is_some(), "libvirt-daemon"),
-            (driver().is_some(), "libvirt-daemon-driver-qemu"),
+            (driver(DRIVER).is_some(), "libvirt-daemon-driver-qemu"),
             (program("qemu-system-x86_64").is_some(), "qemu-system-x86"),
         ];
         let lacking: Vec<&str> = packages.iter().filter(|(there, _)| !there).map(|(_, package)| *package).collect();
@@ -91,6 +116,28 @@ impl Libvirtd {
             .status();
         (!may.is_ok_and(|s| s.success()))
             .then(|| "needs the right to make namespaces: a container must be privileged".into())
+    }
+
+    /// What this machine lacks for hosts with containers; `None` when nothing.
+    pub fn missing_for_containers() -> Option<String> {
+        let packages = [
+            (driver(CONTAINERS).is_some(), "libvirt-daemon-driver-lxc"),
+            (program("mke2fs").is_some(), "e2fsprogs"),
+            (program("xfs_io").is_some(), "xfsprogs"),
+        ];
+        let lacking: Vec<&str> = packages.iter().filter(|(there, _)| !there).map(|(_, package)| *package).collect();
+        if !lacking.is_empty() {
+            return Some(format!("needs {}: run deploy/setup-dev test, or apt-get install {0}", lacking.join(" ")));
+        }
+        let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let lacking = [
+            (Path::new("/proc/self/ns/user").exists(), "user namespaces"),
+            (Path::new("/dev/loop-control").exists(), "loop devices"),
+            (Path::new("/dev/fuse").exists(), "FUSE"),
+            (filesystems.lines().any(|line| line.trim() == "ext4"), "ext4"),
+        ];
+        let lacking: Vec<&str> = lacking.iter().filter(|(there, _)| !there).map(|(_, what)| *what).collect();
+        (!lacking.is_empty()).then(|| format!("needs a kernel with {}", lacking.join(", "))).or_else(Libvirtd::missing)
     }
 
     /// Whether hosts can be started. If not, says so on the terminal even under `cargo test`, which swallows what passing tests print.
@@ -116,8 +163,26 @@ impl Libvirtd {
         // Distinct between test processes too: a migration between hosts of one UUID is refused.
         let uuid = format!("a4c05000-0000-4000-8000-{:06x}{:06x}", std::process::id() & 0xff_ffff, number & 0xff_ffff);
         let folder = Folder::new(None, "libvirt");
-        prepare(folder.path(), &uuid);
-        let dir = folder.path().display().to_string();
+        prepare(folder.path(), &uuid, options.containers);
+        let place = options.place.clone();
+        let mut libvirtd = Libvirtd { daemon: None, host: None, init: 0, folder, place, name, uuid };
+        libvirtd.boot().await;
+        libvirtd
+    }
+
+    /// Starts the host after [`Libvirtd::kill`], with what it has on its disk; returns when its daemon answers.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub async fn boot(&mut self) {
+        let folder = self.folder.path();
+        // What is in memory on a real host.
+        for volatile in ["run", "netns"] {
+            let _ = std::fs::remove_dir_all(folder.join(volatile));
+            std::fs::create_dir_all(folder.join(volatile)).expect("a folder of the host");
+        }
+        let _ = std::fs::remove_file(folder.join("ready"));
+        let dir = folder.display().to_string();
         let flags = ["--mount", "--pid", "--fork", "--mount-proc", "--uts", "--kill-child"];
         let command = std::iter::once("unshare").chain(flags).chain([
             "sh",
@@ -125,12 +190,12 @@ impl Libvirtd {
             INIT,
             "init",
             &dir,
-            &name,
-            &options.place.address,
+            &self.name,
+            &self.place.address,
         ]);
-        let command = options.place.command(command.map(str::to_owned).collect());
-        let host = Process::start(&command, &folder.path().join("host.log"), Some(folder.path()));
-        let ready = folder.path().join("ready");
+        let command = self.place.command(command.map(str::to_owned).collect());
+        let host = Process::start(&command, &folder.join("host.log"), Some(folder));
+        let ready = folder.join("ready");
         wait_until(
             || async {
                 assert!(host.alive(), "the host can't be set up:\n{}", host.log_tail());
@@ -139,10 +204,9 @@ impl Libvirtd {
             Duration::from_secs(30),
         )
         .await;
-        let init = child_of(host.pid()).expect("process 1 of the host");
-        let mut libvirtd = Libvirtd { daemon: None, host: Some(host), init, folder, name, uuid };
-        libvirtd.start_daemon().await;
-        libvirtd
+        self.init = child_of(host.pid()).expect("process 1 of the host");
+        self.host = Some(host);
+        self.start_daemon().await;
     }
 
     /// The host's name.
@@ -173,6 +237,16 @@ impl Libvirtd {
     /// The host's file system, as this process sees it.
     pub fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.init))
+    }
+
+    /// Where libvirt and its guests write their logs; also of a host that is off.
+    pub fn logs(&self) -> PathBuf {
+        self.folder.path().join("logs")
+    }
+
+    /// The host's `/run/libvirt`; of a host that is off, as it was.
+    pub fn run_dir(&self) -> PathBuf {
+        self.folder.path().join("run")
     }
 
     /// The end of what the daemon wrote.
@@ -227,9 +301,17 @@ impl Libvirtd {
         self.daemon = Some(daemon);
     }
 
-    /// The host dies at once, with its daemon and its guests.
-    pub fn kill(&mut self) {
-        self.host = None;
+    /// The host dies at once with everything that runs in it: as when its power is cut. Its disk stays, for [`Libvirtd::boot`].
+    pub async fn kill(&mut self) {
+        let Some(host) = self.host.take() else { return };
+        host.kill_sparing();
+        // Its process 1 is the last of all.
+        let status = format!("/proc/{}/stat", self.init);
+        let gone = || {
+            std::fs::read_to_string(&status)
+                .map_or(true, |s| s.rsplit_once(") ").is_none_or(|(_, s)| s.starts_with(['Z', 'X'])))
+        };
+        wait_until(|| async { gone() }, Duration::from_secs(60)).await;
         self.daemon = None;
     }
 
@@ -247,13 +329,15 @@ impl Libvirtd {
 }
 
 /// Folders and configuration.
-fn prepare(dir: &Path, uuid: &str) {
+fn prepare(dir: &Path, uuid: &str, containers: bool) {
     for folder in ["run", "netns", "lib", "etc/qemu", "cache", "logs", "drivers", "scratch"] {
         std::fs::create_dir_all(dir.join(folder)).expect("a folder of the host");
     }
-    // QEMU's driver alone: the others would look after the machine's own networks and devices.
-    let driver = driver().expect("libvirt's driver for QEMU");
-    std::os::unix::fs::symlink(driver, dir.join("drivers").join(DRIVER)).expect("the driver's link");
+    // Guests' drivers alone: the others would look after the machine's own networks and devices.
+    for name in [DRIVER].into_iter().chain(containers.then_some(CONTAINERS)) {
+        let driver = driver(name).expect("libvirt's driver for guests");
+        std::os::unix::fs::symlink(driver, dir.join("drivers").join(name)).expect("the driver's link");
+    }
     let daemon = format!(
         r#"unix_sock_dir = "{}"
 unix_sock_rw_perms = "0700"
@@ -275,6 +359,7 @@ cgroup_controllers = [ ]
 stdio_handler = "file"
 "#;
     std::fs::write(dir.join("etc/libvirtd.conf"), daemon).expect("the daemon's configuration");
+    std::fs::write(dir.join("etc/lxc.conf"), "security_driver = \"none\"\n").expect("the containers' configuration");
     std::fs::write(dir.join("etc/qemu.conf"), qemu).expect("QEMU's configuration");
 }
 
@@ -285,11 +370,11 @@ fn program(name: &str) -> Option<PathBuf> {
     dirs.map(|dir| Path::new(dir).join(name)).find(|file| file.is_file())
 }
 
-/// Where libvirt's driver for QEMU is: Debian and Ubuntu have a folder for each architecture, others `lib64`.
-fn driver() -> Option<PathBuf> {
+/// Where a driver of libvirt's is: Debian and Ubuntu have a folder for each architecture, others `lib64`.
+fn driver(name: &str) -> Option<PathBuf> {
     let libs = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|e| e.path());
     let libs = libs.chain([PathBuf::from("/usr/lib"), PathBuf::from("/usr/lib64")]);
-    libs.map(|lib| lib.join("libvirt/connection-driver").join(DRIVER)).find(|file| file.is_file())
+    libs.map(|lib| lib.join("libvirt/connection-driver").join(name)).find(|file| file.is_file())
 }
 
 /// The child of a process.

@@ -34,6 +34,11 @@ pub fn free_ports(n: usize) -> Vec<u16> {
     panic!("no {n} ports between {FIRST} and {LAST} are free");
 }
 
+/// Keeps ports that belong to somebody who isn't there yet from being given.
+pub(crate) fn reserve(ports: &[u16]) {
+    GIVEN.lock().expect("the list of ports").get_or_insert_default().extend(ports);
+}
+
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

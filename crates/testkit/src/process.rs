@@ -22,10 +22,10 @@ exec 3<&0
 pid=$!
 echo $pid
 exec >/dev/null
-read -r nothing <&3
+read -r word <&3
 kill -9 $pid 2>/dev/null
 wait $pid
-if [ -n "$rubbish" ]; then rm -rf "$rubbish"; fi
+if [ -n "$rubbish" ] && [ "$word" != keep ]; then rm -rf "$rubbish"; fi
 "#;
 
 impl Process {
@@ -94,6 +94,14 @@ impl Process {
 
     /// Kills the server and waits for its end.
     pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// The same; its `rubbish` stays.
+    pub fn kill_sparing(mut self) {
+        use std::io::Write as _;
+        let told = self.pipe.as_mut().map(|pipe| pipe.write_all(b"keep\n"));
+        assert!(told.is_some_and(|t| t.is_ok()), "the watchdog of {} is gone", self.pid);
         self.end();
     }
 

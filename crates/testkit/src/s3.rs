@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct S3 {
     _process: Process,
     folder: tempfile::TempDir,
-    port: u16,
+    address: String,
 }
 
 fn program() -> PathBuf {
@@ -26,14 +26,18 @@ impl S3 {
     /// Its secret.
     pub const SECRET_KEY: &str = "testkit-secret";
 
-    /// Starts a server with these buckets, empty.
+    /// Starts a server on 127.0.0.1 with these buckets, empty.
     pub async fn start(buckets: &[&str]) -> S3 {
+        S3::start_at("127.0.0.1", buckets).await
+    }
+
+    /// The same at another IP address of this machine.
+    pub async fn start_at(ip: &str, buckets: &[&str]) -> S3 {
         let folder = temp_dir();
         for bucket in buckets {
             std::fs::create_dir_all(folder.path().join("data").join(bucket)).expect("a bucket");
         }
-        let port = free_port();
-        let (keys, address) = (format!("{},{}", S3::ACCESS_KEY, S3::SECRET_KEY), format!("127.0.0.1:{port}"));
+        let (keys, address) = (format!("{},{}", S3::ACCESS_KEY, S3::SECRET_KEY), format!("{ip}:{}", free_port()));
         let (data, config) = (folder.path().join("data"), folder.path().join("rclone.conf"));
         let program = program();
         let text = |path: &Path| path.to_str().expect("text").to_owned();
@@ -49,12 +53,12 @@ impl S3 {
         let process = Process::start(&command, &folder.path().join("log"), None);
         let reach = || async { tokio::net::TcpStream::connect(&address).await.is_ok() };
         wait_until(reach, Duration::from_secs(30)).await;
-        S3 { _process: process, folder, port }
+        S3 { _process: process, folder, address }
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://IP:PORT`.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// Where a bucket's objects lie as files.

@@ -50,6 +50,32 @@ where
     }
 }
 
+/// Waits until `probe` gives a value.
+///
+/// # Panics
+/// When it doesn't within `timeout`, with why it last didn't.
+#[track_caller]
+pub fn until_ok<T, P, F>(probe: P, timeout: Duration) -> impl Future<Output = T>
+where
+    P: FnMut() -> F,
+    F: Future<Output = Result<T, String>>,
+{
+    let caller = std::panic::Location::caller();
+    let mut probe = probe;
+    async move {
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match probe().await {
+                Ok(value) => return value,
+                Err(why) => assert!(start.elapsed() < timeout, "{caller}: not after {timeout:?}: {why}"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
 /// The least of ten looks: what something costs when nothing else happens beside it.
 pub async fn least<L, F>(mut look: L) -> u64
 where

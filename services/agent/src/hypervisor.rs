@@ -8,9 +8,10 @@ use aws_lc_rs::digest::{Context, SHA256};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DeleteImage, DetachDisk, EnsureDisk, EnsurePool, FenceVm,
-    FetchImage, HostUp, InspectHost, InspectLease, ListDisks, Mock, Outcome, PowerState, RebootVm, RemoveRouter,
-    Report, ResizeDisk, SpawnHost, StartVm, StopVm, StoreDisk, VmEvent, outcome,
+    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ConfirmMigration, DeleteDisk, DeleteImage, DetachDisk,
+    EnsureDisk, EnsurePool, FenceVm, FetchImage, FinishMigration, HostUp, InspectHost, InspectLease, ListDisks, Mock,
+    Outcome, PerformMigration, PlugNic, PowerState, PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report,
+    ResizeDisk, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, VmEvent, outcome,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -123,6 +124,32 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Reboots a running VM.
     async fn reboot_vm(&self, work: &Work, order: RebootVm) -> Result<Done, Failure>;
 
+    /// Says what a running VM is, for the host that it is to move to.
+    async fn begin_migration(&self, work: &Work, order: BeginMigration) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_migration())
+    }
+    /// Makes a copy of a VM that waits, paused, for the VM's memory.
+    async fn prepare_migration(&self, work: &Work, order: PrepareMigration) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_migration())
+    }
+    /// Sends a VM's memory to the copy that waits, or tells where that stands.
+    async fn perform_migration(&self, work: &Work, order: PerformMigration) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_migration())
+    }
+    /// Says whether the copy that waits is whole, or throws it away.
+    async fn finish_migration(&self, work: &Work, order: FinishMigration) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_migration())
+    }
+    /// Ends the copy that was sent, or lets it go on.
+    async fn confirm_migration(&self, work: &Work, order: ConfirmMigration) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_migration())
+    }
+
     /// Says whose a VM is, and whether its holder lives.
     async fn inspect_lease(&self, work: &Work, order: InspectLease) -> Result<Done, Failure>;
     /// Says whether another host lives, as far as a pool shows.
@@ -143,12 +170,28 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Unplugs a volume.
     async fn detach_disk(&self, work: &Work, order: DetachDisk) -> Result<Done, Failure>;
 
+    /// Plugs a NIC into a running VM.
+    async fn plug_nic(&self, work: &Work, order: PlugNic) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_plugging())
+    }
+    /// Unplugs a NIC.
+    async fn unplug_nic(&self, work: &Work, order: UnplugNic) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_plugging())
+    }
+
     /// Fetches an image from outside into a secondary store, or tells where that stands.
     async fn fetch_image(&self, work: &Work, order: FetchImage) -> Result<Done, Failure>;
     /// Removes an image from a secondary store.
     async fn delete_image(&self, work: &Work, order: DeleteImage) -> Result<Done, Failure>;
     /// Copies a volume into a secondary store, or tells where that stands.
     async fn store_disk(&self, work: &Work, order: StoreDisk) -> Result<Done, Failure>;
+    /// Reads a piece of an image in a secondary store.
+    async fn read_image(&self, work: &Work, order: ReadImage) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(ApiError::unsupported("this hypervisor's driver can't read images piece by piece").into())
+    }
 
     /// Brings a router to a wanted state.
     async fn apply_router(&self, work: &Work, order: ApplyRouter) -> Result<Done, Failure>;
@@ -182,6 +225,16 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn load(&self, entry: Entry);
     /// Everything that the state file must hold.
     fn snapshot(&self) -> Vec<Entry>;
+}
+
+/// The refusal of drivers that can't move running VMs.
+fn no_migration() -> Failure {
+    ApiError::unsupported("this hypervisor's driver can't move running virtual machines").into()
+}
+
+/// The refusal of drivers that can't change the NICs of running VMs.
+fn no_plugging() -> Failure {
+    ApiError::unsupported("this hypervisor's driver can't plug NICs into running virtual machines").into()
 }
 
 /// What must be equal for the control plane to know what runs on a host. VMs and routers are to be given in the order of

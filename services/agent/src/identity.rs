@@ -23,11 +23,21 @@ const UUID: &str = "agent.uuid";
 /// How long one question to a hub may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The agent's name and its channels.
+/// The ways to the hubs.
+enum Hubs {
+    /// In this very process.
+    Given(Channel),
+    At {
+        addresses: Vec<String>,
+        tls: ClientTls,
+    },
+}
+
+/// The agent's name and its ways to the hubs.
 pub(crate) struct Known {
     pub uuid: String,
     dir: PathBuf,
-    channels: Vec<Channel>,
+    hubs: Hubs,
     renewal: Option<Renewal>,
 }
 
@@ -54,7 +64,7 @@ pub(crate) async fn open(
                     uuid
                 }
             };
-            return Ok(Some(Known { uuid, dir: dir.clone(), channels: vec![channel.clone()], renewal: None }));
+            return Ok(Some(Known { uuid, dir: dir.clone(), hubs: Hubs::Given(channel.clone()), renewal: None }));
         }
         Dial::Tls { addresses, token } => (addresses, token),
     };
@@ -79,15 +89,27 @@ pub(crate) async fn open(
     };
     let credentials = Credentials::new(identity);
     let tls = ClientTls::new(SERVICE, Trust::from_pem(&ca)?).with(credentials.clone());
-    let channels = addresses.iter().map(|a| pki::channel(a, tls.clone())).collect::<Result<_, _>>()?;
+    let hubs = Hubs::At { addresses: addresses.clone(), tls };
+    // An address that is none is told of now.
+    hubs.channel(0)?;
     let renewal = Some(Renewal { dir: dir.clone(), credentials });
-    Ok(Some(Known { uuid, dir: dir.clone(), channels, renewal }))
+    Ok(Some(Known { uuid, dir: dir.clone(), hubs, renewal }))
+}
+
+impl Hubs {
+    /// A new connection each time: behind a balancer an old one would lead to the replica that has just hung up.
+    fn channel(&self, attempt: usize) -> Result<Channel, ApiError> {
+        match self {
+            Hubs::Given(channel) => Ok(channel.clone()),
+            Hubs::At { addresses, tls } => pki::channel(&addresses[attempt % addresses.len()], tls.clone()),
+        }
+    }
 }
 
 impl Known {
     /// The hub to try next.
-    pub fn hub(&self, attempt: usize) -> HubClient<Channel> {
-        client(self.channels[attempt % self.channels.len()].clone())
+    pub fn hub(&self, attempt: usize) -> Result<HubClient<Channel>, ApiError> {
+        self.hubs.channel(attempt).map(client)
     }
 
     /// Drops who this agent is: it is nobody until it enrols again, and another one then.
@@ -104,7 +126,14 @@ impl Known {
 
     /// How many hubs there are.
     pub fn hubs(&self) -> usize {
-        self.channels.len()
+        match &self.hubs {
+            Hubs::Given(_) => 1,
+            Hubs::At { addresses, .. } => addresses.len(),
+        }
+    }
+
+    async fn renew(&self, attempt: usize, renewal: &Renewal) -> Result<(), ApiError> {
+        renew(self.hub(attempt)?, renewal).await
     }
 
     /// Renews the certificate in time, for ever.
@@ -117,7 +146,7 @@ impl Known {
                 let left = renewal.credentials.current().renew_in();
                 tokio::time::sleep(left.clamp(Duration::from_secs(1), Duration::from_secs(3600))).await;
             }
-            match renew(self.hub(attempt), renewal).await {
+            match self.renew(attempt, renewal).await {
                 Ok(()) => {
                     waits = backoff::waits();
                     // However short-lived certificates are: never in a loop.

@@ -4,7 +4,7 @@
 //! [`hypervisor`] (the trait that drivers implement) → [`journal`] (the state file: what an order did and that it was
 //! done are one record) → the answer, once the record is on the disk.
 //!
-//! The drivers are [`kvm`], the one machine that the agent runs on, and [`simulator`], any number of hosts in one process.
+//! The drivers are [`kvm`], the one machine that the agent runs on (with QEMU's guests or with containers), and [`simulator`], any number of hosts in one process.
 //! VMs survive the agent and the control plane.
 //! An agent does nothing by itself when the control plane is gone, but one thing: it protects disks ([`lease`]).
 
@@ -64,6 +64,8 @@ pub enum Kind {
     Simulator,
     /// The machine that the agent runs on, by libvirt and QEMU.
     Kvm,
+    /// The same machine with containers as guests, by libvirt's driver for LXC.
+    Lxc,
 }
 
 impl std::str::FromStr for Kind {
@@ -73,8 +75,9 @@ impl std::str::FromStr for Kind {
         match name.to_ascii_lowercase().as_str() {
             "simulator" => Ok(Kind::Simulator),
             "kvm" => Ok(Kind::Kvm),
+            "lxc" => Ok(Kind::Lxc),
             _ => Err(ApiError::param(format!(
-                "{name:?} is no hypervisor that this agent drives: use \"kvm\" or \"simulator\""
+                "{name:?} is no hypervisor that this agent drives: use \"kvm\", \"lxc\" or \"simulator\""
             ))),
         }
     }
@@ -168,7 +171,10 @@ impl Agent {
         let simulator = Arc::new(Simulator::new(journal.clone(), Areas::new(pool_dir, lease)));
         let kvm = match options.hypervisor {
             Kind::Simulator => None,
-            Kind::Kvm => Some(Kvm::new(options.kvm.clone(), options.state_dir.clone(), lease)),
+            Kind::Kvm | Kind::Lxc => {
+                let kvm = KvmOptions { containers: options.hypervisor == Kind::Lxc, ..options.kvm.clone() };
+                Some(Kvm::new(kvm, options.state_dir.clone(), lease))
+            }
         };
         let driver: Arc<dyn Hypervisor> = match &kvm {
             None => simulator.clone(),

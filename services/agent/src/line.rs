@@ -151,7 +151,7 @@ impl Line {
         let driver = &self.executor.driver;
         let (out, messages) = mpsc::unbounded_channel();
         let (executor, says) = (self.executor.clone(), self.says.clone());
-        let mut hub = self.identity.hub(attempt);
+        let mut hub = self.identity.hub(attempt)?;
         let over = CancellationToken::new();
         let _ends = over.clone().drop_guard();
         let (reports, standings) = Default::default();

@@ -22,10 +22,9 @@ pub struct CheckArgs {
 /// When the configuration can't be read.
 pub async fn run(args: CheckArgs) -> Result<bool> {
     let (_, table) = args.agent.settings()?;
-    let preflight = Preflight {
-        endpoints: table.endpoints.clone(),
-        ..Preflight::new(table.kvm.options()?, table.state_dir.clone())
-    };
+    let containers = table.hypervisor.parse::<agent::Kind>()? == agent::Kind::Lxc;
+    let kvm = agent::kvm::KvmOptions { containers, ..table.kvm.options()? };
+    let preflight = Preflight { endpoints: table.endpoints.clone(), ..Preflight::new(kvm, table.state_dir.clone()) };
     let checks = preflight::check(&preflight).await;
     let passes = preflight::passes(&checks);
     match args.json {

@@ -62,7 +62,7 @@ pub struct AgentArgs {
     /// Pools that simulated hosts share, also with other agents.
     #[arg(long, env = "ARCUS_POOL_DIR")]
     pool_dir: Option<PathBuf>,
-    /// What it drives: kvm (this machine) or simulator.
+    /// What it drives: kvm or lxc (this machine, with machines or containers as guests), or simulator.
     #[arg(long, env = "ARCUS_HYPERVISOR")]
     hypervisor: Option<String>,
     /// For people.
@@ -113,7 +113,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     std::fs::create_dir_all(&table.state_dir).with_context(|| table.state_dir.display().to_string())?;
     let name = table.name.unwrap_or_else(|| match hypervisor {
         agent::Kind::Simulator => format!("agent-{}", std::process::id()),
-        agent::Kind::Kvm => host_name(),
+        agent::Kind::Kvm | agent::Kind::Lxc => host_name(),
     });
     let mut signals = Signals::new()?;
     let pid_file = PidFile::write(args.common.pid_file.as_deref())?;

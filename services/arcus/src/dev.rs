@@ -1,7 +1,7 @@
 //! `arcus dev`: everything in one process, nothing to install.
 
 use crate::api_client::ApiClient;
-use crate::dev_machine::{Machine, Site};
+use crate::dev_machine::{self, Machine, Site};
 use crate::limits::{self, LimitsTable};
 use crate::machine_zone;
 use crate::signals::Signals;
@@ -45,6 +45,10 @@ pub struct DevArgs {
     /// What hosts are: simulated, or with "kvm" this very machine (needs root, libvirt and QEMU: arcus agent check).
     #[arg(long, value_enum, default_value_t = Hypervisor::Simulator)]
     hypervisor: Hypervisor,
+    /// With kvm: the folder of the machine's guests and both storages. Everybody must be allowed to pass through it, and its path must
+    /// be short.
+    #[arg(long, default_value = dev_machine::DIR)]
+    machine_dir: PathBuf,
     /// Build a zone of this name: with simulated hosts and a first virtual machine, or of this machine (then "dev" when none is
     /// given).
     #[arg(long)]
@@ -114,7 +118,7 @@ pub async fn run(args: DevArgs) -> Result<()> {
     if args.reset {
         ensure!(args.database.is_none(), "--reset empties the data folder only: empty the database yourself");
         if args.hypervisor == Hypervisor::Kvm {
-            Machine::reset(&Site::default())?;
+            Machine::reset(&site(&args))?;
         }
         reset(&args.data_dir)?;
     }
@@ -127,7 +131,7 @@ pub async fn run(args: DevArgs) -> Result<()> {
     let mut stop = Signals::new()?;
     let machine = match args.hypervisor {
         Hypervisor::Simulator => None,
-        Hypervisor::Kvm => Some(Machine::prepare(Site::default()).await?),
+        Hypervisor::Kvm => Some(Machine::prepare(site(&args)).await?),
     };
     let options = StackOptions {
         data_dir: args.data_dir.clone(),
@@ -148,6 +152,11 @@ pub async fn run(args: DevArgs) -> Result<()> {
         remove(file)?;
     }
     served
+}
+
+/// What this machine is told to use.
+fn site(args: &DevArgs) -> Site {
+    Site { dir: args.machine_dir.clone(), ..Site::default() }
 }
 
 /// From the start of the services to their end.
@@ -273,7 +282,7 @@ fn welcome(dev: &DevJson<'_>, args: &DevArgs) {
     );
     if args.hypervisor == Hypervisor::Kvm {
         println!("  cs listHosts");
-        println!("  # an image (any qcow2 with cloud-init), a guest, a way in: docs/guides/add-a-kvm-host.md\n");
+        println!("  # an image, a guest, a way in and its console: the commands are in README.md, \"A real guest\"\n");
     } else if args.zone.is_some() {
         println!("  cs listVirtualMachines\n  cs listHosts\n");
     } else {

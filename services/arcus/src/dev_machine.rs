@@ -178,9 +178,11 @@ impl Network {
             self.ip(&["addr", "replace", address, "dev", BRIDGE])?;
         }
         self.ip(&["link", "set", BRIDGE, "up"])?;
+        // Only what came in by the bridge: where frames between guests pass the machine's own filter (br_netfilter), those must not
+        // change their sender.
         let rules = format!(
             "add table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n  chain out {{\n    type nat hook postrouting \
-             priority srcnat\n    ip saddr {PUBLIC} oifname != \"{BRIDGE}\" masquerade\n  }}\n}}\n"
+             priority srcnat\n    iifname \"{BRIDGE}\" ip saddr {PUBLIC} oifname != \"{BRIDGE}\" masquerade\n  }}\n}}\n"
         );
         self.run("nft", &["-f", "-"], &rules)?;
         let before = self.state.join(FORWARD_BEFORE);

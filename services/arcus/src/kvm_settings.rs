@@ -27,6 +27,10 @@ pub struct KvmTable {
     pub labels: BTreeMap<String, String>,
     /// The host's private address; none: that of the default route's device.
     pub private_ip: Option<String>,
+    /// The address at which the memory of guests comes in that move here; none: `private_ip`.
+    pub migration_address: Option<String>,
+    /// Most that the sending of one guest takes, MiB a second; none: all that there is.
+    pub migration_mib_per_s: Option<u64>,
     /// Memory that guests don't get, MiB.
     pub reserved_memory_mib: Option<u64>,
     /// The CPU that guests see, by libvirt's names.
@@ -53,8 +57,10 @@ impl KvmTable {
         for (label, name) in &self.labels {
             check_device(&format!("labels.{label}"), name)?;
         }
-        if let Some(ip) = &self.private_ip {
-            ensure!(ip.parse::<std::net::IpAddr>().is_ok(), "[agent.kvm] private_ip = {ip:?} is no address");
+        for (key, ip) in [("private_ip", &self.private_ip), ("migration_address", &self.migration_address)] {
+            if let Some(ip) = ip {
+                ensure!(ip.parse::<std::net::IpAddr>().is_ok(), "[agent.kvm] {key} = {ip:?} is no address");
+            }
         }
         Ok(KvmOptions {
             libvirt_socket: self.libvirt_socket.clone(),
@@ -65,6 +71,8 @@ impl KvmTable {
             public_device: device("public_device", &self.public_device, usual.public_device.clone())?,
             devices: self.labels.clone(),
             private_ip: self.private_ip.clone(),
+            migration_address: self.migration_address.clone(),
+            migration_mib_per_s: self.migration_mib_per_s,
             reserved_memory: self.reserved_memory_mib.map_or(usual.reserved_memory, |mib| mib.saturating_mul(1 << 20)),
             cpu_model: self.cpu_model.clone(),
             cpu_limits: self.cpu_limits.unwrap_or(usual.cpu_limits),
@@ -101,6 +109,7 @@ mod tests {
             ("guest_device = \"a/b\"", "guest_device"),
             ("public_device = \"far-too-long-a-name\"", "public_device"),
             ("private_ip = \"here\"", "private_ip"),
+            ("migration_address = \"there\"", "migration_address"),
             ("labels = { x = \"\" }", "labels.x"),
         ] {
             let error = toml::from_str::<KvmTable>(text).unwrap().options().unwrap_err();

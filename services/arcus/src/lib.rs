@@ -4,6 +4,7 @@ pub mod agent_check;
 pub mod agent_process;
 pub mod api_client;
 pub mod audit_command;
+pub mod console_command;
 pub mod dev;
 pub mod dev_machine;
 pub mod kvm_settings;

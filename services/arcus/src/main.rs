@@ -3,7 +3,7 @@
 use anyhow::Result;
 use arcus::replica::{self, Service};
 use arcus::settings::{CommonArgs, ServiceArgs};
-use arcus::{agent_process, audit_command, dev, open_files, operator};
+use arcus::{agent_process, audit_command, console_command, dev, open_files, operator};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -36,6 +36,8 @@ enum Command {
     Token(operator::TokenArgs),
     /// Prints the API keys of the user admin; makes them when there are none.
     AdminKeys(CommonArgs),
+    /// Prints an address at which a browser shows a virtual machine's console, for ten minutes.
+    Console(console_command::ConsoleArgs),
     /// Checks that the books agree: exit 0 clean, 1 violations, 2 could not check.
     Audit(audit_command::AuditArgs),
 }
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
             Command::Agent(cli) => agent_process::command(*cli).await,
             Command::Token(args) => report(operator::token(args).await),
             Command::AdminKeys(args) => report(operator::admin_keys(args).await),
+            Command::Console(args) => report(console_command::run(args).await),
             Command::Audit(args) => match audit_command::run(args).await {
                 Ok(0) => ExitCode::SUCCESS,
                 Ok(_) => ExitCode::from(1),

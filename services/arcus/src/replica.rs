@@ -236,7 +236,7 @@ impl Replica {
         if let Some(listener) = metrics {
             metrics_port::serve(listener, ready.health(), leave.clone());
         }
-        let (routes, gateway) = start_service(service, &node, &pki, &credentials, common, table).await?;
+        let (routes, gateway) = start_service(service, &node, &pki, &credentials, (common, table), &ready).await?;
         if let (Some(listener), Some(routes)) = (listener, routes) {
             let tls = ServerTls::new(pki, credentials, ClientAuth::Required);
             serve(&node, name, TlsIncoming::new(listener, tls), routes);
@@ -286,8 +286,8 @@ async fn start_service(
     node: &Node,
     pki: &Arc<Pki>,
     credentials: &Credentials,
-    common: &Common,
-    table: &Table,
+    (common, table): (&Common, &Table),
+    ready: &Readiness,
 ) -> Result<(Option<Routes>, Option<gateway::Serving>)> {
     if service != Service::Orchestrator {
         // The hub follows by itself.
@@ -311,6 +311,7 @@ async fn start_service(
             let options = HubOptions { dial, ..HubOptions::default() };
             let (routes, hub) = orchestrator::start_with(node.clone(), pki.clone(), options).await?;
             let tls = ServerTls::new(pki.clone(), credentials.clone(), ClientAuth::Optional);
+            ready.unless(hub.island());
             serve(&node, "agents", TlsIncoming::new(agents, tls), hub.agent_routes());
             routes
         }

@@ -18,6 +18,7 @@ use crate::auth::{Authority, Decision, Principal, Sessions, Throttle};
 use crate::call::{self, OnBehalf};
 use crate::catalogue::{Catalogue, Docs, Entry};
 use crate::console::Consoles;
+use crate::download::Downloads;
 use crate::gates::{Gates, Queues};
 use crate::render::Writers;
 use crate::store::answers;
@@ -44,6 +45,8 @@ pub struct Gateway {
     pub draining: CancellationToken,
     /// The consoles of VMs.
     pub consoles: Consoles,
+    /// What was extracted.
+    pub downloads: Downloads,
     /// Who writes answers.
     pub writers: Writers,
     db: Db,
@@ -83,6 +86,7 @@ impl Gateway {
             gates,
             draining: CancellationToken::new(),
             consoles,
+            downloads: Downloads::new(node),
             settings: node.settings.clone(),
             system: Arc::new(Principal::system()),
             db: node.db.clone(),

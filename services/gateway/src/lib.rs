@@ -2,13 +2,14 @@
 //!
 //! It knows the API by descriptors only: no command, and no message but those of authentication and consoles, has code
 //! here. A request's way: `query` → `auth` → `params` → `call` → `render`; `http` and `grpc` are the two ways in. Beside
-//! the API, `console` serves the consoles of VMs.
+//! the API, `console` serves the consoles of VMs, and `download` what was extracted.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // a test that can't go on has failed
 
 mod auth;
 mod call;
 mod catalogue;
 mod console;
+mod download;
 mod gates;
 mod gateway;
 mod grpc;
@@ -43,6 +44,13 @@ use crate::http::Port;
 pub fn sign_query(raw: &str, secret: &[u8]) -> Option<String> {
     let query = query::Query::read(raw, b"").ok()?;
     Some(auth::signature::sign(&query, secret))
+}
+
+/// A moment (microseconds since 1970) as `expires` of a signed query names it, for clients within this project.
+pub fn moment(micros: i64) -> String {
+    let mut text = String::new();
+    params::dates::write(&mut text, micros);
+    text
 }
 
 /// The tables that the gateway owns.

@@ -50,6 +50,11 @@ pub const MIGRATIONS: &[Migration] = &[
         file: "0006_load_balancing.sql",
         sql: include_str!("../migrations/0006_load_balancing.sql"),
     },
+    Migration {
+        owner: "network",
+        file: "0007_router_sections.sql",
+        sql: include_str!("../migrations/0007_router_sections.sql"),
+    },
 ];
 
 /// First numbers of a fresh install (4.11's).

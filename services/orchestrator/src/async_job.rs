@@ -3,7 +3,10 @@
 use crate::world::World;
 use contract::ApiError;
 use contract::Request as _;
-use contract_compute::{DeployVirtualMachineRequest, VirtualMachine};
+use contract_compute::{
+    DeployVirtualMachineRequest, ResetPasswordForVirtualMachineRequest, ResetSshKeyForVirtualMachineRequest,
+    VirtualMachine,
+};
 use contract_infra::{AsyncJob, ListAsyncJobsRequest, ListAsyncJobsResponse};
 use jobs::{JobFilter, JobView};
 use model::{ListScope, ScopeRequest};
@@ -41,14 +44,17 @@ pub async fn list(world: &World, cx: &Cx, r: ListAsyncJobsRequest) -> Result<Lis
     Ok(ListAsyncJobsResponse { count: Some(count), async_jobs: found.into_iter().map(message).collect() })
 }
 
-/// The result of a deployment holds the guest's password as it lies in the VM's row.
+/// The result of a deployment or a reset holds the guest's password as it lies in the VM's row.
 fn open_password(world: &World, job: &mut JobView) -> Result<(), ApiError> {
-    let deployed = job
-        .result
-        .as_mut()
-        .filter(|r| DeployVirtualMachineRequest::COMMAND.is_some_and(|c| r.command == c.name) && r.error.is_none());
-    let Some(result) = deployed else { return Ok(()) };
-    let damaged = |_| ApiError::internal("the result of a deployment can't be read");
+    let gives = [
+        DeployVirtualMachineRequest::COMMAND,
+        ResetPasswordForVirtualMachineRequest::COMMAND,
+        ResetSshKeyForVirtualMachineRequest::COMMAND,
+    ];
+    let gives = |command: &str| gives.iter().flatten().any(|c| command == c.name);
+    let given = job.result.as_mut().filter(|r| gives(&r.command) && r.error.is_none());
+    let Some(result) = given else { return Ok(()) };
+    let damaged = |_| ApiError::internal("the result of a job can't be read");
     let mut vm = VirtualMachine::decode(result.output.as_slice()).map_err(damaged)?;
     let (Some(uuid), Some(sealed)) = (&vm.id, &vm.password) else { return Ok(()) };
     let password = world.node.vault.open_sealed(&model::sealed::vm_password(uuid), sealed)?;

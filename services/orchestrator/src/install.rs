@@ -3,8 +3,10 @@
 
 use crate::store::install as rows;
 use crate::store::offerings::{self, OfferingRow};
-use ::store::{Db, Error, now_micros};
+use ::store::{Error, now_micros};
+use config::keys;
 use contract::ApiError;
+use node::Node;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -36,7 +38,19 @@ struct Offering {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn run(db: &Db) -> Result<(), ApiError> {
+pub async fn run(node: &Node) -> Result<(), ApiError> {
+    let db = &node.db;
+    if node.settings.get(keys::CLOUD_IDENTIFIER).is_none() {
+        let id = model::new_uuid();
+        let written = ::store::tx!(db, "cloud-identifier", |tx| {
+            node.settings.set_first(tx, keys::CLOUD_IDENTIFIER.name, &id).await
+        })
+        .await;
+        if let Err(error) = written {
+            // Another replica was as fast; guests that ask meanwhile are told nothing.
+            tracing::debug!(%error, "the installation's identifier wasn't written");
+        }
+    }
     if !offerings::seeded(db).await? {
         let catalogue: Catalogue = serde_json::from_str(include_str!("../data/catalogue.json"))
             .map_err(|e| ApiError::internal(format!("the catalogue of a fresh installation can't be read: {e}")))?;

@@ -56,6 +56,8 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0022_recoveries.sql", include_str!("../migrations/0022_recoveries.sql")),
     migration("0023_waiting_agents.sql", include_str!("../migrations/0023_waiting_agents.sql")),
     migration("0024_vm_passwords.sql", include_str!("../migrations/0024_vm_passwords.sql")),
+    migration("0026_vm_moves.sql", include_str!("../migrations/0026_vm_moves.sql")),
+    migration("0030_host_watch.sql", include_str!("../migrations/0030_host_watch.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {
@@ -90,7 +92,7 @@ impl Orchestrator {
         builder: jobs::Builder,
         options: HubOptions,
     ) -> Result<Orchestrator, ApiError> {
-        install::run(&node.db).await?;
+        install::run(&node).await?;
         let hub = Hub::with(node.clone(), pki, options);
         let world = World { node: node.clone(), jobs: builder.handle(), hub: hub.clone() };
         let index = placement::Index::default();

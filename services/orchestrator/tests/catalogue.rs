@@ -72,7 +72,7 @@ testkit::databases! {
         let cloud = Cloud::start(&db).await;
         let root = root();
         // Another replica that starts finds it there.
-        arcus_orchestrator::install::run(&cloud.db).await.unwrap();
+        arcus_orchestrator::install::run(&cloud.node).await.unwrap();
         let types = ok(cloud.os_types().list(request(&alice(), ListOsTypesRequest::default())).await).unwrap();
         assert_eq!((types.count(), types.os_type[0].description()), (272, "CentOS 4.5 (32-bit)"));
         let categories = ok(cloud.os_types().list_categories(request(&root, ListOsCategoriesRequest::default())).await).unwrap();

@@ -3,7 +3,7 @@
 use crate::Storage;
 use crate::hosts::unsigned;
 use crate::store::deletions::{self, Deletion};
-use crate::store::{infra, pools};
+use crate::store::{infra, pools, template_copies};
 use crate::target::Target;
 use contract::ApiError;
 use contract::api::Caller;
@@ -140,7 +140,12 @@ pub async fn wipe(
     let Some(pool) = pool.filter(|p| p.state != model::state::PoolState::Removed) else {
         return Ok(()); // the pool is gone, and the bytes with it
     };
-    let body = delete(&d.volume_uuid, &pool.uuid, &d.path);
+    // A copy of a template has the same name on all pools, but debts have one each.
+    let path = match template_copies::is_copy(&d.path) {
+        true => format!("template-{}", d.volume_uuid),
+        false => d.path.clone(),
+    };
+    let body = delete(&d.volume_uuid, &pool.uuid, &path);
     let mut last = ApiError::unavailable(format!("no host that reaches storage pool {} is connected", pool.name));
     if let Some(host) = first {
         match s.hosts.tell(caller, key, host, body.clone()).await {
@@ -166,7 +171,7 @@ pub async fn settle(s: &Storage, caller: &Caller, key: Option<&StepKey>, first: 
             continue;
         }
         let forgotten = store::tx!(s.node.db, "bytes-deleted", |tx| {
-            deletions::done(tx, &d.path).await?;
+            deletions::done::<Deletion>(tx, &d.path).await?;
             Ok::<_, ApiError>(())
         })
         .await;

@@ -15,8 +15,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const BATCH: i64 = 64;
 /// Deletions at the same time.
 const PARALLEL: usize = 8;
-/// The first wait after a failure, and the longest, in seconds.
-const WAITS: (i64, i64) = (10, 3600);
 
 /// Starts the duty.
 pub fn start(s: &Storage) {
@@ -41,7 +39,7 @@ pub fn start(s: &Storage) {
 /// # Errors
 /// Those of the database.
 pub async fn drain(s: &Storage, term: Option<&Term>) -> Result<usize, ApiError> {
-    let due = deletions::due(&s.node.db, BATCH).await?;
+    let due = deletions::due::<Deletion>(&s.node.db, BATCH).await?;
     let n = due.len();
     stream::iter(due)
         .for_each_concurrent(PARALLEL, |d| async move {
@@ -60,27 +58,10 @@ async fn one(s: &Storage, term: Option<&Term>, d: &Deletion) -> Result<(), ApiEr
             term.fence(tx).await?;
         }
         match &outcome {
-            Ok(()) => deletions::done(tx, &d.path).await?,
-            Err(error) => deletions::put_off(tx, &d.path, wait(d.tries), error.full_text()).await?,
+            Ok(()) => deletions::done::<Deletion>(tx, &d.path).await?,
+            Err(error) => deletions::put_off(tx, d, error.full_text()).await?,
         }
         Ok::<_, ApiError>(())
     })
     .await
-}
-
-/// The wait after the failure that follows `tries` others, in µs.
-fn wait(tries: i64) -> i64 {
-    let (first, last) = WAITS;
-    let doubled = first.saturating_mul(1i64 << tries.clamp(0, 16));
-    doubled.min(last) * 1_000_000
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_up_to_an_hour() {
-        assert_eq!([wait(0), wait(1), wait(9), wait(i64::MAX)], [10_000_000, 20_000_000, 3_600_000_000, 3_600_000_000]);
-    }
 }

@@ -4,8 +4,9 @@
 //! * Concepts without SQL: [`target`] (where a pool is), [`choice`] (which pool takes a disk), [`size`] (how large a disk may
 //!   be), [`offering`], [`filter`] (which templates a list shows), [`hosts`] (what hosts are told), [`bytes`] (what lies on
 //!   pools), [`disks`] (the disks of a VM), [`templates`] (what may be registered), [`images`] (copies on secondary storage, and
-//!   the driver of hosts' long work), [`snapshots`] (of volumes), [`limits`] (what volumes, templates and snapshots count), [`view`] (what answers show).
-//! * [`tasks`]: the jobs of asynchronous commands. [`cleaner`], [`overcommit`], [`stats`], [`images::duty`]: background duties.
+//!   the driver of hosts' long work), [`snapshots`] (of volumes), [`downloads`] (URLs of files), [`limits`] (what volumes, templates and snapshots count), [`view`] (what answers show).
+//! * [`tasks`]: the jobs of asynchronous commands. [`cleaner`], [`overcommit`], [`stats`], [`images::duty`],
+//!   [`mounts`] (hosts are told of pools), [`snapshots::clock`] (policies), [`mod@template_copies`] (those on pools): background duties. [`news`]: what they and jobs hear of hosts.
 //! * `store`: the SQL.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -15,10 +16,13 @@ pub mod bytes;
 pub mod choice;
 pub mod cleaner;
 pub mod disks;
+pub mod downloads;
 pub mod filter;
 pub mod hosts;
 pub mod images;
 pub mod limits;
+pub mod mounts;
+pub mod news;
 pub mod offering;
 pub mod overcommit;
 mod seed;
@@ -28,6 +32,7 @@ pub mod stats;
 mod store;
 pub mod target;
 pub mod tasks;
+pub mod template_copies;
 pub mod templates;
 pub mod view;
 
@@ -47,6 +52,8 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0004_volumes.sql", include_str!("../migrations/0004_volumes.sql")),
     migration("0005_secondary.sql", include_str!("../migrations/0005_secondary.sql")),
     migration("0006_snapshots.sql", include_str!("../migrations/0006_snapshots.sql")),
+    migration("0007_policies.sql", include_str!("../migrations/0007_policies.sql")),
+    migration("0008_template_copies.sql", include_str!("../migrations/0008_template_copies.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {
@@ -84,6 +91,9 @@ pub async fn start(node: Node) -> Result<Routes, ApiError> {
     stats::start(&storage);
     cleaner::start(&storage);
     images::duty::start(&storage);
+    mounts::start(&storage);
+    template_copies::start(&storage);
+    snapshots::clock::start(&storage);
     Ok(routes(storage))
 }
 

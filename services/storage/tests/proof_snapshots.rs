@@ -5,7 +5,9 @@ mod common;
 
 use arcus_storage::Storage;
 use arcus_storage::tasks::create_template::Origin;
-use arcus_storage::tasks::{Create, CreateSnapshot, CreateTemplate, DeleteSnapshot};
+use arcus_storage::tasks::{
+    Create, CreateSnapshot, CreateTemplate, DeleteSnapshot, ExtractVolume, RevertSnapshot, UpdatePolicy,
+};
 use common::{GIB, World, ZONE, admin, uuid};
 use contract::ApiError;
 use contract_storage::snapshots_client::SnapshotsClient;
@@ -28,9 +30,45 @@ enum Which {
     Restore,
     /// Template 999 is made of it.
     Template,
+    /// The volume is set back to it; the VM is off.
+    Revert,
+    /// A copy of the volume is made for a download; the VM is off.
+    Extract,
+    /// Its volume's policy, 999, is hidden.
+    Policy,
 }
 
 struct Proving(Which);
+
+impl Proving {
+    /// What jobs beside those that make and delete snapshots change.
+    async fn more(&self, w: &World) -> String {
+        match self.0 {
+            Which::Revert => {
+                // The bytes that the volume has: they are there, and whose they are.
+                let sql = "SELECT uuid, path FROM volumes WHERE name = 'data'";
+                let r = w.db().one(sql.into()).await.unwrap();
+                let (uuid, path): (String, String) = (r.at(0).unwrap(), r.at(1).unwrap());
+                let disks = w.hosts.disks_of(&uuid);
+                let own = disks.iter().find(|d| d.path == path).map(|d| d.from.is_some());
+                format!("; {} disks, of the snapshot: {own:?}", disks.len())
+            }
+            Which::Extract => {
+                // What is owed, and when: hours after it was made, or at once.
+                let sql = "SELECT CAST(COALESCE(SUM(CASE WHEN not_before - created > 3600000000 THEN 1 ELSE 0 END), 0) AS SIGNED) \
+                           FROM image_deletions";
+                let images =
+                    w.hosts.images(None).into_iter().filter(|(path, _)| path.starts_with("downloads/")).count();
+                format!("; {} copies, {} owed for later", images, w.count(sql).await)
+            }
+            Which::Policy => {
+                let r = w.db().one("SELECT uuid, display FROM snapshot_policies".into()).await.unwrap();
+                format!("; {:?}", (r.at::<String>(0).unwrap(), r.at::<i64>(1).unwrap()))
+            }
+            _ => String::new(),
+        }
+    }
+}
 
 async fn accept<J: Job>(node: &Node, jobs: &Jobs, job: J, claims: &[&str]) -> Result<String, ApiError> {
     let ticket = jobs.ticket().await?;
@@ -109,6 +147,18 @@ impl Scenario for Proving {
                 let zone = format!("INSERT INTO template_zones (template_id, zone_id, created) VALUES (999, 1, {now})");
                 common::exec(w.db(), &zone).await;
             }
+            Which::Revert | Which::Extract => {
+                common::exec(w.db(), "UPDATE vms SET state = 'Stopped', host_id = NULL").await
+            }
+            Which::Policy => {
+                let sql = format!(
+                    "INSERT INTO snapshot_policies (id, uuid, volume_id, account_id, domain_id, domain_path, kind, schedule, timezone, \
+                     max_snaps, display, next_run, created, changed) SELECT 999, 'p-999', volume_id, 2, 1, '/1/', 'DAILY', '0:0', \
+                     'UTC', 2, 1, {}, {now}, {now} FROM snapshots",
+                    now * 2
+                );
+                common::exec(w.db(), &sql).await;
+            }
             Which::Delete => {}
         }
         w
@@ -143,6 +193,19 @@ impl Scenario for Proving {
             Which::Restore => {
                 let job = Create { volume: 999, attach_to: Some(7), snapshot: Some(id) };
                 accept(node, jobs, job, &["volume/999", "vm/7"]).await
+            }
+            Which::Revert => {
+                let job = RevertSnapshot { snapshot: id, volume, vm: Some(7) };
+                accept(node, jobs, job, &["snapshot", "volume", "vm/7"]).await
+            }
+            Which::Extract => {
+                let store = w.count("SELECT id FROM image_stores").await;
+                let job = ExtractVolume { volume, vm: Some(7), store, path: "downloads/2/1/d.vhd".into() };
+                accept(node, jobs, job, &["volume", "vm/7"]).await
+            }
+            Which::Policy => {
+                let job = UpdatePolicy { policy: 999, display: Some(false), custom_id: Some("p-new".into()) };
+                accept(node, jobs, job, &["snapshot_policy/999"]).await
             }
             Which::Template => {
                 let job = CreateTemplate {
@@ -179,13 +242,30 @@ impl Scenario for Proving {
             w.count(&alive("templates")).await,
             w.count(copies).await,
             w.hosts.look().replace(&volume_uuid, "VOLUME")
-        )
+        ) + &self.more(w).await
+    }
+
+    async fn look_ended(&self, w: &World) -> String {
+        if self.0 == Which::Extract {
+            // What a failed one left is deleted; it waits a moment, which is over here.
+            common::exec(w.db(), "UPDATE image_deletions SET not_before = 0 WHERE not_before - created < 3600000000")
+                .await;
+            w.node.coord.publish("images", "");
+            let owed = "SELECT COUNT(*) FROM image_deletions WHERE not_before - created < 3600000000";
+            testkit::eventually(|| async { (w.count(owed).await == 0).then_some(()) }).await;
+        }
+        if self.0 == Which::Revert {
+            // What is left over of a copy is the cleaner's.
+            let owed = "SELECT COUNT(*) FROM pending_deletions";
+            testkit::eventually(|| async { (w.count(owed).await == 0).then_some(()) }).await;
+        }
+        self.look(w).await
     }
 
     fn look_failed(&self, before: &str) -> String {
         match self.0 {
             Which::Create => before.replace(&format!("Allocated {}", 5 * GIB), "Error 0"),
-            Which::Delete => before.to_owned(),
+            Which::Delete | Which::Revert | Which::Extract | Which::Policy => before.to_owned(),
             // What was to be made of it goes.
             Which::Restore => before.replace("volume 1 0", "volume 0 0"),
             Which::Template => before.replace("template 1 0", "template 0 0"),
@@ -216,4 +296,19 @@ async fn restoring() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn capturing() {
     proven(Which::Template, &["begin", "copy", "limits", "made"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reverting() {
+    proven(Which::Revert, &["begin", "copy"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn extracting() {
+    proven(Which::Extract, &["begin", "copy"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updating_a_policy() {
+    proven(Which::Policy, &[]).await;
 }

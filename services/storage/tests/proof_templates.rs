@@ -4,7 +4,7 @@
 mod common;
 
 use arcus_storage::Storage;
-use arcus_storage::tasks::{CopyTemplate, DeleteTemplate};
+use arcus_storage::tasks::{CopyTemplate, DeleteTemplate, ExtractImage};
 use common::{SECOND_ZONE, World, ZONE, admin, uuid};
 use contract::ApiError;
 use contract_storage::image_stores_client::ImageStoresClient;
@@ -25,6 +25,8 @@ enum Which {
     Leave,
     /// To the second zone.
     Copy,
+    /// Its URL is given; nothing else changes.
+    Extract,
 }
 
 struct Proving(Which);
@@ -85,7 +87,8 @@ impl Scenario for Proving {
     }
 
     async fn start(&self, world: &World, start: Start) -> Jobs {
-        let node = Node { replica: start.replica.clone(), coord: start.coord.clone(), ..world.node.clone() };
+        // The duty that brings copies in is the world's: it and the job tell each other through the world's coordination.
+        let node = Node { replica: start.replica.clone(), ..world.node.clone() };
         let builder =
             Jobs::builder(start.db, start.coord, "proving", start.replica).faults(start.faults).pace(start.pace);
         let (_storage, builder): (Storage, _) = common::engine(&node, builder);
@@ -98,6 +101,7 @@ impl Scenario for Proving {
         match self.0 {
             Which::Delete => accept(node, jobs, delete(None)).await,
             Which::Leave => accept(node, jobs, delete(Some(2))).await,
+            Which::Extract => accept(node, jobs, ExtractImage { template: 200, zone: 1, iso: false }).await,
             Which::Copy => {
                 let store_id = world.count("SELECT id FROM image_stores WHERE zone_id = 2").await;
                 let path = format!("template/tmpl/2/200/{}.qcow2", model::new_uuid());
@@ -146,4 +150,9 @@ async fn deleting_in_a_zone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copying() {
     proven(Which::Copy, &["copies", "wait"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn extracting() {
+    proven(Which::Extract, &[]).await;
 }

@@ -80,7 +80,7 @@ async fn facts(w: &World, kind: &str) -> i64 {
 
 /// Waits until nothing of an image is in the stores.
 async fn gone(w: &World, path: &str) {
-    common::exec(w.db(), "UPDATE image_deletions SET not_before = 0").await;
+    common::due(w).await;
     testkit::eventually(|| async { w.hosts.images(None).iter().all(|(p, _)| p != path).then_some(()) }).await;
 }
 
@@ -91,7 +91,7 @@ testkit::databases! {
         let made = take(&w, &user(), of(&v)).await.unwrap();
         assert_eq!((made.state.as_deref(), made.name.as_deref(), made.account.as_deref()), (Some("BackedUp"), Some("s"), Some("ann")));
         assert_eq!((made.volume_id.clone(), made.volume_type.as_deref()), (v.id.clone(), Some("DATADISK")));
-        assert_eq!((made.virtual_size, made.physical_size, made.revertable), (Some(5 * GIB), Some(700), Some(false)));
+        assert_eq!((made.virtual_size, made.physical_size, made.revertable), (Some(5 * GIB), Some(700), Some(true)));
         assert_eq!((made.snapshot_type.as_deref(), made.interval_type.as_deref(), made.zone_id.as_deref()), (Some("MANUAL"), Some("MANUAL"), Some(ZONE)));
         // By the host that runs the VM, through its driver.
         let order = w.hosts.stored().pop().unwrap();
@@ -223,6 +223,7 @@ testkit::databases! {
         assert!(e.code == 431 && e.text.ends_with("due to it is in BackingUp Status"), "{}", e.text);
         w.hosts.away(1, true);
         common::exec(w.db(), "UPDATE hosts SET status = 'Down' WHERE id = 1").await;
+        w.node.coord.publish("placement", "host/1");
         let e = ended::<Snapshot>(&w, job).await.unwrap_err();
         assert_eq!(e.text, "the host on which the VM runs was lost");
         assert_eq!(w.count("SELECT COUNT(*) FROM claims WHERE exclusive <> 0 OR shared <> 0").await, 0);

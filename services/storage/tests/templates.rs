@@ -176,7 +176,7 @@ testkit::databases! {
         w.hosts.plan(URL, &[Say::Bytes(1, 2 << 20)]);
         let t = register(&w, &user(), order("large")).await.unwrap();
         until(&w, &t.id, "Maximum number of resources of type 'secondary_storage'").await;
-        common::exec(w.db(), "UPDATE image_deletions SET not_before = 0").await;
+        common::due(&w).await;
         testkit::eventually(|| async { w.hosts.images(Some(&store)).is_empty().then_some(()) }).await;
     }
 
@@ -424,7 +424,7 @@ testkit::databases! {
         w.hosts.plan(URL, &[Say::Bytes(512, 1024), Say::Ready(1024, 2 << 30, "{SHA-256}aa")]);
         let made = ask(copy.clone(), user()).await.unwrap();
         assert_eq!((made.zone_name.as_deref(), made.is_ready, made.id.clone()), (Some("Y"), Some(true), t.id.clone()));
-        common::exec(w.db(), "UPDATE image_deletions SET not_before = 0").await;
+        common::due(&w).await;
         let lying = || w.hosts.images(Some(&there)).iter().filter(|(_, image)| image.ready).count();
         testkit::eventually(|| async { (lying() == 1).then_some(()) }).await;
         assert_eq!(w.limits.held(&format!("template:{}", t.id.clone().unwrap()), 11), Some(2048));

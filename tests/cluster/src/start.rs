@@ -81,6 +81,7 @@ impl Launch {
         if namespaces.is_some() {
             self.tell(begun, "network namespaces");
         }
+        Etcd::reserve_ports(&dir, self.options.etcd);
         let layout = Layout::new(&self.options, namespaces.as_ref(), self.fixed)?;
         if self.fixed && !self.options.isolated {
             free(&layout)?;

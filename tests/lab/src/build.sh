@@ -26,7 +26,22 @@ chroot "$tree" depmod "$version"
 cp -R "$root/lab" "$root/etc" "$tree/"
 chmod 755 "$tree"/lab/*
 rm -f "$tree/etc/machine-id" "$tree/etc/hostname" "$tree/etc/resolv.conf"
+# Empty, not missing: else systemd takes each boot for the first one, and switches everything on.
+: >"$tree/etc/machine-id"
 for applet in init poweroff reboot halt; do ln -sf /bin/busybox "$tree/sbin/$applet"; done
+# Where systemd is process 1: what a test needs, and no more.
+if [ -e "$tree/lib/systemd/systemd" ]; then
+  units=$tree/etc/systemd/system
+  mkdir -p "$units/multi-user.target.wants"
+  ln -sf /etc/systemd/system/lab.service "$units/multi-user.target.wants/lab.service"
+  ln -sf /lib/systemd/system/multi-user.target "$units/default.target"
+  for unit in qemu-guest-agent.service systemd-networkd.service systemd-resolved.service systemd-timesyncd.service nfs-server.service \
+    rpcbind.service rpcbind.socket haproxy.service getty@tty1.service serial-getty@ttyS0.service systemd-vconsole-setup.service \
+    e2scrub_all.timer e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer logrotate.timer \
+    man-db.timer libvirt-guests.service; do
+    ln -sf /dev/null "$units/$unit"
+  done
+fi
 
 # What finds the root file system: the modules for its disk, in the order of loading.
 early=$work/early

@@ -5,9 +5,10 @@ use std::process::Command;
 use testkit::debian;
 
 const BUILD: &str = include_str!("build.sh");
-const ROOT: [(&str, &str); 6] = [
+const ROOT: [(&str, &str); 7] = [
     ("early", include_str!("root/early")),
     ("etc/inittab", include_str!("root/etc/inittab")),
+    ("etc/systemd/system/lab.service", include_str!("root/etc/systemd/system/lab.service")),
     ("lab/agent", include_str!("root/lab/agent")),
     ("lab/serve-libvirt", include_str!("root/lab/serve-libvirt")),
     ("lab/serve-nfs", include_str!("root/lab/serve-nfs")),
@@ -42,14 +43,17 @@ impl Image {
         "tcpdump",
     ];
 
-    /// More for a host of VMs: libvirt with QEMU.
-    pub const HYPERVISOR: [&str; 6] = [
+    /// More for a host of VMs: libvirt with QEMU as Debian sets them up, AppArmor, and systemd for those that want it
+    /// ([`crate::Builder::systemd`]).
+    pub const HYPERVISOR: [&str; 8] = [
+        "apparmor",
         "libvirt-clients",
         "libvirt-daemon",
         "libvirt-daemon-driver-qemu",
         "libvirt-daemon-system",
         "qemu-system-x86",
         "qemu-utils",
+        "systemd-sysv",
     ];
 
     /// What this machine lacks for a lab, and how to mend that; `None` when nothing.

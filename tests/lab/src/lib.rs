@@ -111,6 +111,12 @@ impl Lab {
         &self.inner.name
     }
 
+    /// The first three bytes of a /24 that no other lab of this machine has: for switches that are [joined](Switch::join_here).
+    pub fn own_network(&self) -> String {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        format!("10.{}.{low}", 64 | (high & 0x3f))
+    }
+
     /// Where consoles and logs are.
     pub fn logs(&self) -> &Path {
         &self.inner.logs

@@ -24,6 +24,7 @@ pub struct Builder {
     nics: Vec<Nic>,
     disks: Vec<u64>,
     files: Vec<(PathBuf, String)>,
+    systemd: bool,
 }
 
 #[derive(Debug)]
@@ -37,12 +38,28 @@ impl Builder {
     pub(crate) fn new(lab: Arc<Inner>, name: &str) -> Builder {
         let simple = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         assert!(simple && !name.is_empty(), "{name}: a machine's name is a host name");
-        Builder { lab, name: name.into(), memory: 384, processors: 1, nics: vec![], disks: vec![], files: vec![] }
+        Builder {
+            lab,
+            name: name.into(),
+            memory: 384,
+            processors: 1,
+            nics: vec![],
+            disks: vec![],
+            files: vec![],
+            systemd: false,
+        }
     }
 
     /// How much memory it has, in MiB (384 unless told).
     pub fn memory(mut self, mib: u32) -> Builder {
         self.memory = mib;
+        self
+    }
+
+    /// Process 1 is systemd instead of busybox, with Debian's services as their packages enable them: for labs of
+    /// [`crate::Image::HYPERVISOR`]. It obeys as soon as its basic services run, others may still start.
+    pub fn systemd(mut self) -> Builder {
+        self.systemd = true;
         self
     }
 
@@ -116,6 +133,9 @@ impl Builder {
              cryptomgr.notests initcall_blacklist=crypto_kdf108_init lab.name={}",
             self.name
         );
+        if self.systemd {
+            kernel.push_str(" lab.init=/lib/systemd/systemd systemd.show_status=0 net.ifnames=0");
+        }
         for (i, nic) in self.nics.iter().enumerate() {
             kernel.push_str(&format!(" lab.nic=eth{i},{}", nic.address));
         }
@@ -282,7 +302,8 @@ impl Machine {
     /// # Panics
     /// When it isn't off within a minute.
     pub async fn power_off(&mut self) {
-        let _ = self.agent.start("poweroff", false).await;
+        let _ =
+            self.agent.start("if [ -d /run/systemd/system ]; then systemctl poweroff; else poweroff; fi", false).await;
         let qemu = self.qemu.take().expect("a running machine");
         wait_until(|| async { !qemu.alive() }, Duration::from_secs(60)).await;
         self.agent.reset().await;

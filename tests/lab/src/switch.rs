@@ -32,6 +32,20 @@ impl Switch {
         self.lab.ip(&format!("addr add {address} dev {}", self.device));
     }
 
+    /// Gives this machine itself, where the test runs, an address on the switch: for control planes and clients that the test starts
+    /// outside of the lab. Addresses of labs that run at the same time must differ: see [`crate::Lab::own_network`].
+    ///
+    /// # Panics
+    /// When the address is none, or somebody has it.
+    pub fn join_here(&self, address: &str) {
+        let (here, there) =
+            (format!("{}h{}", self.lab.name, self.device.trim_start_matches("sw")), self.lab.device("here"));
+        crate::ip(&format!("link add {here} type veth peer name {there} netns {}", self.lab.name));
+        self.lab.ip(&format!("link set {there} master {} up", self.device));
+        crate::ip(&format!("addr add {address} dev {here}"));
+        crate::ip(&format!("link set {here} up"));
+    }
+
     /// Plugs in a new port, for a machine.
     pub(crate) fn port(&self) -> String {
         let port = self.lab.device("port");

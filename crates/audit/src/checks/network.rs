@@ -115,7 +115,8 @@ pub(super) const CHECKS: &[Check] = &[
         "A router is on a host that is gone.",
         "restartNetwork of its network.",
         "SELECT 'router/' || r.uuid, r.name || ' is on host ' || COALESCE('' || r.host_id, 'none') || ', which is gone', '' || r.epoch \
-         FROM routers r LEFT JOIN hosts h ON h.id = r.host_id WHERE {page:r.id} AND r.removed IS NULL AND (h.id IS NULL OR h.removed IS NOT NULL)",
+         FROM routers r LEFT JOIN hosts h ON h.id = r.host_id WHERE {page:r.id} AND r.removed IS NULL AND r.state <> 'Stopped' \
+         AND (h.id IS NULL OR h.removed IS NOT NULL)",
     ),
     check(
         "leftover-wanted",

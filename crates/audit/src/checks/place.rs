@@ -39,12 +39,15 @@ pub(super) const CHECKS: &[Check] = &[
         Moment,
         numbers("host_capacity", "host_id"),
         "What a host counts as given away isn't what its machines hold: it is over-filled, or room is lost.",
-        "Set `cpu_used_mhz`, `mem_used` and `vms` of `host_capacity` to the sums over `vm_capacity`.",
+        "Set `cpu_used_mhz`, `mem_used` and `vms` of `host_capacity` to the sums over `vm_capacity` and `vm_moves`.",
         "SELECT 'host/' || COALESCE(h.uuid, '' || s.host_id), 'counts ' || s.cpu_used_mhz || ' MHz, ' || s.mem_used || ' bytes, ' || s.vms || \
          ' machines; they hold ' || s.cpu || ', ' || s.mem || ', ' || s.n, NULL FROM (SELECT k.host_id, k.cpu_used_mhz, k.mem_used, k.vms, \
-         (SELECT CAST(COALESCE(SUM(c.cpu_mhz), 0) AS SIGNED) FROM vm_capacity c WHERE c.host_id = k.host_id) AS cpu, \
-         (SELECT CAST(COALESCE(SUM(c.memory), 0) AS SIGNED) FROM vm_capacity c WHERE c.host_id = k.host_id) AS mem, \
-         (SELECT COUNT(*) FROM vm_capacity c WHERE c.host_id = k.host_id) AS n FROM host_capacity k WHERE {page:k.host_id}) s \
+         (SELECT CAST(COALESCE(SUM(c.cpu_mhz), 0) AS SIGNED) FROM vm_capacity c WHERE c.host_id = k.host_id) \
+         + (SELECT CAST(COALESCE(SUM(m.cpu_mhz), 0) AS SIGNED) FROM vm_moves m WHERE m.host_id = k.host_id) AS cpu, \
+         (SELECT CAST(COALESCE(SUM(c.memory), 0) AS SIGNED) FROM vm_capacity c WHERE c.host_id = k.host_id) \
+         + (SELECT CAST(COALESCE(SUM(m.memory), 0) AS SIGNED) FROM vm_moves m WHERE m.host_id = k.host_id) AS mem, \
+         (SELECT COUNT(*) FROM vm_capacity c WHERE c.host_id = k.host_id) \
+         + (SELECT COUNT(*) FROM vm_moves m WHERE m.host_id = k.host_id) AS n FROM host_capacity k WHERE {page:k.host_id}) s \
          LEFT JOIN hosts h ON h.id = s.host_id WHERE s.cpu_used_mhz <> s.cpu OR s.mem_used <> s.mem OR s.vms <> s.n",
     ),
     check(

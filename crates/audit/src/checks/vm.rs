@@ -53,6 +53,17 @@ pub(super) const CHECKS: &[Check] = &[
          AND {free:'vm/' || k.vm_id}",
     ),
     check(
+        "vm-move",
+        Leak,
+        Moment,
+        numbers("vm_moves", "vm_id"),
+        "A machine that doesn't move holds capacity of a second host.",
+        "Delete it from `vm_moves`, and subtract it from the host's `host_capacity`.",
+        "SELECT 'vm/' || COALESCE(v.uuid, '' || k.vm_id), 'is ' || COALESCE(v.state, 'gone') || ' and holds capacity of host ' || k.host_id || \
+         ' as if it moved', '' || k.taken FROM vm_moves k LEFT JOIN vms v ON v.id = k.vm_id WHERE {page:k.vm_id} AND (v.id IS NULL \
+         OR v.removed IS NOT NULL OR v.state <> 'Migrating') AND {free:'vm/' || k.vm_id}",
+    ),
+    check(
         "vm-without-capacity",
         Grave,
         Moment,

@@ -118,6 +118,10 @@ impl Backend for Etcd {
         self.members.join(&self.client, &self.sessions, member).await
     }
 
+    fn without_lease(&self) -> Option<Duration> {
+        self.sessions.missing()
+    }
+
     fn members(&self) -> channel::Receiver<Arc<Vec<Member>>> {
         self.members.view()
     }

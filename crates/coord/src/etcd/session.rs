@@ -62,6 +62,11 @@ impl Sessions {
         }
     }
 
+    /// How long a lease lasts, while there is none.
+    pub fn missing(&self) -> Option<Duration> {
+        self.current.borrow().is_none().then_some(self.patience)
+    }
+
     /// As [`Sessions::get`], for at most one lease time.
     pub async fn get_soon(&self) -> Result<Arc<Session>, CoordError> {
         timeout(self.patience, self.get())

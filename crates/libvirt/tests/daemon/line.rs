@@ -81,7 +81,7 @@ async fn a_dead_host_leaves_nothing_behind() {
             .count()
     };
     assert!(inside() >= 3, "process 1, libvirtd and QEMU");
-    host.kill();
+    host.kill().await;
     assert_eq!(connection.lost().await, Lost::Ended);
     testkit::wait_until(|| async { inside() == 0 }, Duration::from_secs(30)).await;
 }

@@ -5,6 +5,7 @@ pub(crate) mod files;
 pub mod namespace;
 pub(crate) mod netlink;
 pub(crate) mod process;
+pub(crate) mod rates;
 pub mod segments;
 pub(crate) mod tools;
 

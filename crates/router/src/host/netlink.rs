@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{
@@ -36,6 +37,8 @@ pub(crate) struct Link {
     /// Index of the bridge that it is a port of.
     pub controller: Option<u32>,
     pub is_bridge: bool,
+    /// Its root queue is a token bucket: somebody limited what leaves by it.
+    pub is_limited: bool,
 }
 
 /// A socket in one namespace.
@@ -235,6 +238,24 @@ impl Netlink {
         unless(&[ESRCH], "deleting a route", self.0.route().del(message).execute().await)
     }
 
+    /// The neighbours of a device that are bound to a MAC address for good.
+    pub async fn bound(&self, index: u32) -> Result<Vec<(Ipv4Addr, Vec<u8>, NeighbourMessage)>, HostError> {
+        let get = self.0.neighbours().get().set_address_family(AddressFamily::Inet).execute();
+        let all: Vec<NeighbourMessage> = get.try_collect().await.map_err(|e| failed("reading neighbours", &e))?;
+        let ours = |m: &NeighbourMessage| m.header.ifindex == index && m.header.state == NeighbourState::Permanent;
+        Ok(all.into_iter().filter(ours).filter_map(|m| neighbour(&m).map(|(ip, mac)| (ip, mac, m))).collect())
+    }
+
+    /// Binds a neighbour's address to a MAC address: what it says by ARP doesn't matter any more.
+    pub async fn bind_neighbour(&self, index: u32, ip: Ipv4Addr, mac: Mac) -> Result<(), HostError> {
+        let request = self.0.neighbours().add(index, IpAddr::V4(ip)).link_layer_address(&mac.0).replace();
+        request.execute().await.map_err(|e| failed(format!("binding {ip} to {mac}"), &e))
+    }
+
+    pub async fn forget_neighbour(&self, message: NeighbourMessage) -> Result<(), HostError> {
+        unless(&[ENOENT], "forgetting a neighbour", self.0.neighbours().del(message).execute().await)
+    }
+
     /// Rules with a priority of ours.
     pub async fn rules(&self) -> Result<Vec<(PolicyRule, RuleMessage)>, HostError> {
         let all: Vec<RuleMessage> =
@@ -290,6 +311,7 @@ fn link(message: LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up),
         controller: None,
         is_bridge: false,
+        is_limited: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -297,6 +319,7 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Address(mac) => link.mac = mac,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.controller = Some(index).filter(|i| *i != 0),
+            LinkAttribute::Qdisc(kind) => link.is_limited = kind == "tbf",
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.iter().any(|i| matches!(i, LinkInfo::Kind(InfoKind::Bridge)));
             }
@@ -304,6 +327,18 @@ fn link(message: LinkMessage) -> Link {
         }
     }
     link
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<(Ipv4Addr, Vec<u8>)> {
+    let (mut ip, mut mac) = (None, Vec::new());
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => ip = Some(*address),
+            NeighbourAttribute::LinkLayerAddress(address) => mac.clone_from(address),
+            _ => {}
+        }
+    }
+    Some((ip?, mac))
 }
 
 fn route(message: &RouteMessage) -> Option<Route> {

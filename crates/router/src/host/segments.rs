@@ -3,7 +3,7 @@
 //! Named as CloudStack's own KVM hosts name them (`brvx-77`, `breth1-100`), so that hosts can be taken over one by one.
 
 use super::netlink::{self, Link, Netlink};
-use super::{Host, HostError};
+use super::{Host, HostError, rates};
 use crate::plan::Traffic;
 use crate::values::BroadcastUri;
 use std::net::Ipv4Addr;
@@ -126,6 +126,23 @@ impl Segments {
             net.set_up(here.index).await
         };
         netlink::with(&self.host.network, work).await
+    }
+
+    /// Limits how fast a guest's device of this host may be, each way, in megabits a second; 0: no limit.
+    ///
+    /// # Errors
+    /// The device isn't there, or the kernel can't.
+    pub async fn limit(&self, device: &str, mbps: u64) -> Result<(), HostError> {
+        rates::shape(&self.host.network, device, mbps).await?;
+        rates::police(&self.host.network, device, mbps).await
+    }
+
+    /// Removes what limited devices that are gone.
+    ///
+    /// # Errors
+    /// The kernel doesn't answer.
+    pub async fn forget_limits(&self) -> Result<(), HostError> {
+        rates::sweep(&self.host.network).await
     }
 
     /// Removes a network's bridge when nothing is plugged into it any more. A bridge that isn't ours stays.

@@ -37,6 +37,8 @@ pub struct Nic {
     pub gateway: Option<Ipv4Addr>,
     /// In bytes; absent: the bridge's.
     pub mtu: Option<u32>,
+    /// Megabits a second, each way; 0: unlimited.
+    pub rate_mbps: u64,
 }
 
 impl Nic {
@@ -139,6 +141,8 @@ fn nic(nic: &agent::Interface) -> Result<Nic, Refusal> {
         addresses,
         gateway,
         mtu: nic.mtu,
+        // Beyond that no device is, and no tool counts.
+        rate_mbps: nic.rate_mbps.filter(|r| *r < 1_000_000).unwrap_or_default(),
         name,
     })
 }

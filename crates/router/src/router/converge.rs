@@ -1,15 +1,18 @@
 //! Bringing a router to its wanted state, section by section.
 
 use super::store::Store;
-use super::{Context, Routers, Slot, State, balancer, links, names, report, rules};
+use super::{Context, Routers, Slot, State, balancer, links, names, neighbours, report, rules};
 use crate::compile::{Compiled, compile, settle};
 use crate::host::segments::Segment;
 use crate::host::{HostError, namespace};
 use crate::plan::{Plan, Traffic};
 use crate::section::Section;
 use contract_agent::{RouterApplied, RouterSpec, SectionFault};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+
+/// Under which name it is told that a NIC's rate can't be limited.
+const RATES: &str = "rates";
 
 /// One pass: the spec that is to be in force, less the sections that failed on the way.
 struct Pass<'a> {
@@ -20,33 +23,64 @@ struct Pass<'a> {
     /// Of `spec`.
     compiled: Compiled,
     faults: Vec<SectionFault>,
+    /// What is there for sure; `None`: everything is looked at.
+    former: Option<&'a Made>,
+    /// A part may be neither as wanted nor as it was.
+    unsure: bool,
+}
+
+/// What the last pass of this process ended with. Whoever changes something else by hand is noticed by the next look.
+pub(super) struct Made {
+    digests: BTreeMap<&'static str, String>,
+    counters: BTreeSet<String>,
 }
 
 impl Routers {
     /// Applies what is wanted. The order keeps the router shut until its rules are there, and its names and balancers from
     /// being reached before that.
-    pub(super) async fn converge(&self, slot: &Slot, state: &mut State) -> Result<RouterApplied, HostError> {
+    ///
+    /// `look`: at everything. Else only what this change changes is touched, provided that the last pass knew all.
+    pub(super) async fn converge(
+        &self,
+        slot: &Slot,
+        state: &mut State,
+        look: bool,
+    ) -> Result<RouterApplied, HostError> {
         let context = &slot.context;
-        namespace::ensure(&context.name).await?;
-        context.at("namespace")?;
-        links::settings(context).await?;
+        // Taken: a pass that breaks off makes the next one look at everything.
+        let former = state.made.take().filter(|_| !look);
+        if former.is_none() {
+            namespace::ensure(&context.name).await?;
+            context.at("namespace")?;
+            links::settings(context).await?;
+        }
         let (spec, faults) = settle(&state.wanted.spec, &state.in_force);
         let compiled = self.compiled(context, &spec)?;
-        let mut pass = Pass { routers: self, context, in_force: &state.in_force, spec, compiled, faults };
+        let former = former.as_ref();
+        let mut pass =
+            Pass { routers: self, context, in_force: &state.in_force, spec, compiled, faults, former, unsure: false };
         pass.bridges().await?;
         pass.rules().await?;
         context.at("rules")?;
         pass.interfaces().await?;
+        pass.rates().await?;
         context.at("interfaces")?;
-        links::forward(context).await?;
+        if former.is_none() {
+            links::forward(context).await?;
+        }
         pass.names().await?;
         context.at("names")?;
         pass.balancer().await?;
         context.at("balancer")?;
+        // Before guests are answered by their addresses.
+        pass.neighbours().await?;
         pass.guests(slot).await?;
-        let Pass { spec, compiled, mut faults, .. } = pass;
+        let same_nics = pass.same(&["interfaces"]);
+        let Pass { spec, compiled, mut faults, unsure, .. } = pass;
         faults.sort_by(|a, b| a.section.cmp(&b.section));
-        self.release(context, &compiled.plan).await?;
+        if !same_nics {
+            self.release(context, &compiled.plan).await?;
+        }
         if spec != state.in_force {
             Store(&context.layout).save_in_force(&spec)?;
             state.in_force = spec;
@@ -60,6 +94,7 @@ impl Routers {
             );
         }
         state.faults = faults;
+        state.made = (!unsure).then_some(Made { digests: compiled.digests, counters: compiled.ruleset.counters });
         Ok(report(slot, state))
     }
 
@@ -95,6 +130,12 @@ fn reason(error: HostError) -> Result<String, HostError> {
 }
 
 impl Pass<'_> {
+    /// Whether these parts are as wanted for sure.
+    fn same(&self, parts: &[&str]) -> bool {
+        let now = &self.compiled.digests;
+        self.former.is_some_and(|former| parts.iter().all(|part| former.digests.get(part) == now.get(part)))
+    }
+
     /// These sections stay as they were.
     fn revert(&mut self, sections: &[Section], reason: &str) -> Result<(), HostError> {
         for section in sections {
@@ -118,6 +159,9 @@ impl Pass<'_> {
     }
 
     async fn bridges(&mut self) -> Result<(), HostError> {
+        if self.same(&["interfaces"]) {
+            return Ok(());
+        }
         let wanted = self.routers.located(&self.compiled.plan);
         let store = Store(&self.context.layout);
         let mut all = store.segments()?;
@@ -133,11 +177,15 @@ impl Pass<'_> {
     }
 
     async fn rules(&mut self) -> Result<(), HostError> {
-        let Err(error) = rules::apply(self.context, &self.compiled.ruleset).await else { return Ok(()) };
+        if self.same(&["rules"]) {
+            return Ok(());
+        }
+        let known = self.former.map(|former| &former.counters);
+        let Err(error) = rules::apply(self.context, &self.compiled.ruleset, known).await else { return Ok(()) };
         let reason = reason(error)?;
         let blamed = self.blamed_rules().await?;
         self.revert(&blamed, &reason)?;
-        rules::apply(self.context, &self.compiled.ruleset).await
+        rules::apply(self.context, &self.compiled.ruleset, None).await
     }
 
     /// The changed section without which nft takes the rules. When it isn't one alone, all that changed.
@@ -163,15 +211,34 @@ impl Pass<'_> {
     }
 
     async fn interfaces(&mut self) -> Result<(), HostError> {
+        if self.same(&["interfaces"]) {
+            return Ok(());
+        }
         let segments = &self.routers.segments;
         let Err(error) = links::apply(self.context, segments, &self.compiled.plan).await else { return Ok(()) };
         self.revert(&[Section::Interfaces], &reason(error)?)?;
-        rules::apply(self.context, &self.compiled.ruleset).await?;
+        rules::apply(self.context, &self.compiled.ruleset, None).await?;
         links::apply(self.context, segments, &self.compiled.plan).await
+    }
+
+    /// A router that can't be kept from being too fast is better than none: it is told, and nothing else is held up.
+    async fn rates(&mut self) -> Result<(), HostError> {
+        if self.same(&["interfaces"]) {
+            return Ok(());
+        }
+        if let Err(error) = links::rates(self.context, &self.compiled.plan).await {
+            self.unsure = true;
+            let reason = reason(error)?;
+            self.faults.push(SectionFault { section: RATES.into(), reason, ..SectionFault::default() });
+        }
+        Ok(())
     }
 
     /// Leases and names are one process: whichever section it doesn't take stays as it was.
     async fn names(&mut self) -> Result<(), HostError> {
+        if self.same(&["dnsmasq", "leases"]) {
+            return Ok(());
+        }
         let Err(error) = names::apply(self.context, &self.compiled).await else { return Ok(()) };
         let reason = reason(error)?;
         let mut blamed = vec![Section::Dhcp, Section::Dns];
@@ -184,27 +251,49 @@ impl Pass<'_> {
             }
         }
         self.revert(&blamed, &reason)?;
-        self.or_former(names::apply(self.context, &self.compiled).await)
+        let done = names::apply(self.context, &self.compiled).await;
+        self.or_former(done)
     }
 
     async fn balancer(&mut self) -> Result<(), HostError> {
+        if self.same(&["haproxy"]) {
+            return Ok(());
+        }
         let wanted = self.compiled.haproxy.as_ref();
         let Err(error) = balancer::apply(self.context, wanted).await else { return Ok(()) };
         self.revert(&[Section::LoadBalancers], &reason(error)?)?;
         // The ports of the rules that failed are shut again.
-        rules::apply(self.context, &self.compiled.ruleset).await?;
-        self.or_former(balancer::apply(self.context, self.compiled.haproxy.as_ref()).await)
+        rules::apply(self.context, &self.compiled.ruleset, None).await?;
+        let done = balancer::apply(self.context, self.compiled.haproxy.as_ref()).await;
+        self.or_former(done)
     }
 
     /// The section's failure is told already; that its former state fails too adds nothing.
-    fn or_former(&self, done: Result<(), HostError>) -> Result<(), HostError> {
+    fn or_former(&mut self, done: Result<(), HostError>) -> Result<(), HostError> {
         match done {
-            Err(error) => reason(error).map(|_| ()),
+            Err(error) => {
+                self.unsure = true;
+                reason(error).map(|_| ())
+            }
             Ok(()) => Ok(()),
         }
     }
 
+    async fn neighbours(&mut self) -> Result<(), HostError> {
+        if self.same(&["interfaces", "leases"]) {
+            return Ok(());
+        }
+        if let Err(error) = neighbours::apply(self.context, &self.compiled.plan).await {
+            self.unsure = true;
+            self.faults.push(Section::Metadata.fault(reason(error)?));
+        }
+        Ok(())
+    }
+
     async fn guests(&mut self, slot: &Slot) -> Result<(), HostError> {
+        if self.same(&["interfaces"]) && Section::Metadata.same(&self.spec, self.in_force) {
+            return Ok(());
+        }
         let first = |n: &crate::plan::Nic| n.addresses.first().map(|a| a.addr());
         let addresses: Vec<Ipv4Addr> = self.compiled.plan.of(Traffic::Guest).filter_map(first).collect();
         let Some(guests) = self.compiled.plan.guests.clone() else {

@@ -4,12 +4,14 @@ use super::Context;
 use crate::digest::digest;
 use crate::host::HostError;
 use crate::host::netlink::{self, MAIN_TABLE, Netlink, PolicyRule, Route, TABLES};
+use crate::host::rates;
 use crate::host::segments::{Plug, Segments};
 use crate::plan::{Nic, Plan, Traffic};
 use crate::ruleset::further_publics;
 use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 /// What the names of a router's devices on the host begin with.
 pub(super) fn host_prefix(uuid: &str) -> String {
@@ -95,6 +97,27 @@ pub(super) async fn apply(context: &Context, segments: &Segments, plan: &Plan) -
     write(context, filters).await?;
     let plan = plan.clone();
     netlink::with(&context.namespace, |net| async move { inside(&net, &plan).await }).await
+}
+
+/// Limits how fast the NICs are: what leaves by an end is what comes in by the other one.
+pub(super) async fn rates(context: &Context, plan: &Plan) -> Result<(), HostError> {
+    for nic in &plan.nics {
+        let here = host_end(&context.uuid, &nic.name);
+        for (namespace, device) in [(&context.namespace, &nic.name), (&context.host.network, &here)] {
+            let name = device.clone();
+            let link = netlink::with(namespace, |net| async move { net.link(&name).await }).await?;
+            let Some(link) = link else { continue };
+            let known = || context.limited.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = (link.index, nic.rate_mbps);
+            // What there is says that there is a limit, and not which.
+            let same = if link.is_limited { known().get(device) == Some(&wanted) } else { nic.rate_mbps == 0 };
+            if !same {
+                rates::shape(namespace, device, nic.rate_mbps).await?;
+                known().insert(device.clone(), wanted);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes the router's devices from the host.

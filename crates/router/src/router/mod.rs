@@ -4,6 +4,7 @@ mod balancer;
 mod converge;
 mod links;
 mod names;
+mod neighbours;
 mod remove;
 mod rules;
 mod store;
@@ -48,6 +49,8 @@ struct Context {
     namespace: Namespace,
     layout: Layout,
     host: Host,
+    /// The devices that this process limited: which one it was, and how fast it may be.
+    limited: Mutex<BTreeMap<String, (u32, u64)>>,
 }
 
 impl Context {
@@ -62,6 +65,8 @@ struct State {
     /// The sections that were applied last.
     in_force: RouterSpec,
     faults: Vec<SectionFault>,
+    /// What this process knows to be there.
+    made: Option<converge::Made>,
     /// The router was removed while somebody waited for it.
     gone: bool,
 }
@@ -123,7 +128,7 @@ impl Routers {
         if state.gone || state.wanted.generation == 0 {
             return None;
         }
-        Some(self.converge(slot, &mut state).await)
+        Some(self.converge(slot, &mut state, true).await)
     }
 
     /// Brings a router to a newer wanted state. Sections that fail are in the report; the others run. A state that the
@@ -148,14 +153,23 @@ impl Routers {
             if change.generation < state.wanted.generation {
                 return Ok(report(&slot, &state));
             }
-            if change.generation > state.wanted.generation {
+            let newer = change.generation > state.wanted.generation;
+            // A whole spec is sent to routers of which something may be amiss.
+            let look = !newer || change.base == 0;
+            if newer {
                 let mut wanted = state.wanted.clone();
                 wanted.merge(change);
                 Store(&slot.context.layout).save_wanted(&slot.context.uuid, &wanted)?;
                 state.wanted = wanted;
                 slot.context.at("wanted")?;
             }
-            return self.converge(&slot, &mut state).await;
+            match self.converge(&slot, &mut state, look).await {
+                Err(error @ HostError::Interrupted(_)) => return Err(error),
+                Ok(report) if look || report.faults.is_empty() => return Ok(report),
+                Err(error) if look => return Err(error),
+                // What it rested on may have been changed by somebody's hand: everything is looked at.
+                Ok(_) | Err(_) => return self.converge(&slot, &mut state, true).await,
+            }
         }
     }
 
@@ -202,6 +216,7 @@ impl Routers {
             name,
             layout,
             host: self.host.clone(),
+            limited: Mutex::default(),
         };
         let slot = Arc::new(Slot {
             guests: GuestServer::new(context.layout.taken()),

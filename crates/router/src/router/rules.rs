@@ -22,45 +22,57 @@ pub struct Usage {
     pub sent: u64,
 }
 
-/// Puts a ruleset into force, unless it is. All of it or, on failure, nothing.
-pub(super) async fn apply(context: &Context, ruleset: &Ruleset) -> Result<(), HostError> {
-    let mark = ["list", "chain", "ip", TABLE, ruleset.mark.as_str()];
-    if run_in(&context.namespace, "nft", &mark).await.is_ok() {
-        return Ok(());
-    }
-    let file = write(context, ruleset).await?;
-    nft(context, &["-c", "-f", &file]).await?;
-    context.at("rules-checked")?;
+/// Puts a ruleset into force, unless it is. All of it or, on failure, nothing: nft sends it as one transaction. `known`:
+/// the counters that are there, when this process has just put the former ruleset into force and nothing else is at it.
+pub(super) async fn apply(
+    context: &Context,
+    ruleset: &Ruleset,
+    known: Option<&BTreeSet<String>>,
+) -> Result<(), HostError> {
+    let file = match known {
+        Some(known) => write(context, ruleset, known)?,
+        None => {
+            let mark = ["list", "chain", "ip", TABLE, ruleset.mark.as_str()];
+            if run_in(&context.namespace, "nft", &mark).await.is_ok() {
+                return Ok(());
+            }
+            alone(context).await?;
+            write(context, ruleset, &there(context).await)?
+        }
+    };
+    context.at("rules-written")?;
     nft(context, &["-f", &file]).await
 }
 
 /// Whether the kernel would take a ruleset.
 pub(super) async fn check(context: &Context, ruleset: &Ruleset) -> Result<(), HostError> {
-    let file = write(context, ruleset).await?;
+    let file = write(context, ruleset, &there(context).await)?;
     nft(context, &["-c", "-f", &file]).await
+}
+
+/// Ends an nft that a killed agent started: it must not come after ours.
+async fn alone(context: &Context) -> Result<(), HostError> {
+    process::end(&context.namespace, &context.layout.rules()).await
+}
+
+async fn there(context: &Context) -> BTreeSet<String> {
+    counters(context).await.unwrap_or_default().into_keys().collect()
 }
 
 async fn nft(context: &Context, args: &[&str]) -> Result<(), HostError> {
     run_in(&context.namespace, "nft", args).await.map(|_| ())
 }
 
-/// Writes the script to a file. Not through a pipe: an agent that is killed while it writes would leave nft with half of it.
-async fn write(context: &Context, ruleset: &Ruleset) -> Result<String, HostError> {
+/// Writes the script to a file: the ruleset, and the end of counters whose address went. Not through a pipe: an agent that
+/// is killed while it writes would leave nft with half of it.
+fn write(context: &Context, ruleset: &Ruleset, there: &BTreeSet<String>) -> Result<String, HostError> {
     let file = context.layout.rules();
-    // One that a killed agent started must not come after ours.
-    process::end(&context.namespace, &file).await?;
-    files::replace(&file, script(context, ruleset).await.as_bytes(), 0o600)?;
-    Ok(file.to_string_lossy().into_owned())
-}
-
-/// The ruleset, and the end of counters whose address went.
-async fn script(context: &Context, ruleset: &Ruleset) -> String {
     let mut text = ruleset.text.clone();
-    let there: BTreeSet<String> = counters(context).await.unwrap_or_default().into_keys().collect();
     for counter in there.difference(&ruleset.counters) {
         let _ = writeln!(text, "delete counter ip {USAGE_TABLE} {counter}");
     }
-    text
+    files::replace(&file, text.as_bytes(), 0o600)?;
+    Ok(file.to_string_lossy().into_owned())
 }
 
 #[derive(Deserialize)]

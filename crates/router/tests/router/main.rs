@@ -6,6 +6,7 @@ mod balance;
 mod crash;
 mod lab;
 mod properties;
+mod rates;
 mod sections;
 mod services;
 mod speed;

@@ -124,6 +124,36 @@ async fn guests_read_their_own_metadata() {
     assert!(get(&lab, "g2", "/latest/user-data").ends_with("#cloud-config 2"));
 }
 
+// covers: VM-287, TPL-073
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_takes_anothers_address_learns_nothing_of_it() {
+    let Some(mut lab) = Lab::new("spoofing").await else { return };
+    lab.address_guests();
+    lab.apply(spec()).await;
+    let victim = guest(2);
+    let own = |lab: &Lab| lab.get("g2", "10.1.1.1:80", "/latest/meta-data/instance-id", "").expect("an answer");
+    assert!(own(&lab).ends_with("\r\n\r\nuuid-2"));
+    // It takes the address, says so to all, and asks.
+    lab.ip("g1", "addr flush dev eth0");
+    lab.ip("g1", &format!("addr add {victim}/24 dev eth0"));
+    let announce = ["arping", "-U", "-c", "1", "-w", "1", "-I", "eth0", &victim].map(str::to_owned);
+    let announced = lab.part("g1").within(move || std::process::Command::new("busybox").args(announce).output());
+    announced.expect("the namespace").expect("busybox");
+    for port in [80, 8080] {
+        assert!(lab.connect("g1", &format!("10.1.1.1:{port}")).is_none(), "port {port} answered the wrong guest");
+    }
+    let bound = lab.ip_router("neigh show nud permanent");
+    assert!(bound.lines().any(|l| l.contains(&victim) && l.contains(&mac(2))), "{bound}");
+    lab.ip("g1", "addr flush dev eth0");
+    assert!(own(&lab).ends_with("\r\n\r\nuuid-2"), "the right one is answered");
+    // The address goes to another NIC: the binding follows, and goes with the lease.
+    lab.delta(leases(&spec(), vec![lease(1, 2)]), &[mac(2)]).await;
+    let bound = lab.ip_router("neigh show nud permanent");
+    assert!(bound.lines().any(|l| l.contains(&victim) && l.contains(&mac(1))), "{bound}");
+    lab.delta(RouterSpec::default(), &[mac(1)]).await;
+    assert!(!lab.ip_router("neigh show nud permanent").contains(&victim));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_is_given_until_it_is_taken() {
     let Some(mut lab) = Lab::new("passwords").await else { return };

@@ -12,9 +12,10 @@ use crate::hypervisor::{Done, Failure, Hypervisor, News, Work};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DeleteImage, DetachDisk, EnsureDisk, EnsurePool, FenceVm,
-    FetchImage, HostFacts, HostUp, InspectHost, InspectLease, ListDisks, Mock, RebootVm, RemoveRouter, Report,
-    ResizeDisk, SpawnHost, StartVm, StopVm, StoreDisk, outcome,
+    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ConfirmMigration, DeleteDisk, DeleteImage, DetachDisk,
+    EnsureDisk, EnsurePool, FenceVm, FetchImage, FinishMigration, HostFacts, HostUp, InspectHost, InspectLease,
+    ListDisks, Mock, PerformMigration, PlugNic, PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report,
+    ResizeDisk, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, outcome,
 };
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -81,6 +82,7 @@ impl Kvm {
         .await?;
         let network = Network::open(NetworkConfig::of(options, &self.state_dir)).await?;
         let acceleration = match (&options.acceleration, probe::emulator()) {
+            _ if options.containers => Acceleration::Unneeded,
             (Some(known), _) => known.clone(),
             (None, Some(emulator)) => probe::acceleration(&Probe::new(emulator, &self.state_dir)).await,
             (None, None) => return Err(ApiError::internal("QEMU for this machine's processors isn't installed")),
@@ -187,6 +189,30 @@ impl Hypervisor for Kvm {
         self.guests.reboot(work, order).await
     }
 
+    async fn begin_migration(&self, work: &Work, order: BeginMigration) -> Result<Done, Failure> {
+        self.parts(work)?;
+        self.guests.refuse_for_containers("Migration while it runs")?;
+        self.guests.begin_migration(work, order).await
+    }
+
+    async fn prepare_migration(&self, work: &Work, order: PrepareMigration) -> Result<Done, Failure> {
+        self.guests.refuse_for_containers("Migration while it runs")?;
+        self.guests.prepare_migration(work, self.parts(work)?, order).await
+    }
+
+    async fn perform_migration(&self, work: &Work, order: PerformMigration) -> Result<Done, Failure> {
+        self.parts(work)?;
+        self.guests.perform_migration(work, order).await
+    }
+
+    async fn finish_migration(&self, work: &Work, order: FinishMigration) -> Result<Done, Failure> {
+        self.guests.finish_migration(work, self.parts(work)?, order).await
+    }
+
+    async fn confirm_migration(&self, work: &Work, order: ConfirmMigration) -> Result<Done, Failure> {
+        self.guests.confirm_migration(work, self.parts(work)?, order).await
+    }
+
     async fn inspect_lease(&self, work: &Work, order: InspectLease) -> Result<Done, Failure> {
         self.parts(work)?;
         self.guests.inspect_lease(work, order).await
@@ -231,9 +257,22 @@ impl Hypervisor for Kvm {
         self.guests.detach_disk(work, order).await
     }
 
+    async fn plug_nic(&self, work: &Work, order: PlugNic) -> Result<Done, Failure> {
+        self.guests.plug_nic(work, self.parts(work)?, order).await
+    }
+
+    async fn unplug_nic(&self, work: &Work, order: UnplugNic) -> Result<Done, Failure> {
+        self.guests.unplug_nic(work, self.parts(work)?, order).await
+    }
+
     async fn fetch_image(&self, work: &Work, order: FetchImage) -> Result<Done, Failure> {
         let image = self.parts(work)?.storage.fetch_image(&order).await?;
         done(work, outcome::Body::Image(image))
+    }
+
+    async fn read_image(&self, work: &Work, order: ReadImage) -> Result<Done, Failure> {
+        let piece = self.parts(work)?.storage.read_image(&order).await?;
+        done(work, outcome::Body::ImagePiece(piece))
     }
 
     async fn delete_image(&self, work: &Work, order: DeleteImage) -> Result<Done, Failure> {

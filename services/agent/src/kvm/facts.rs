@@ -8,6 +8,8 @@ use router::{Device, Namespace};
 
 /// The hypervisor's name in the API.
 pub(crate) const HYPERVISOR: &str = "KVM";
+/// The same where guests are containers.
+const CONTAINERS: &str = "LXC";
 /// MHz where neither libvirt nor the kernel knows: emulated processors.
 const UNKNOWN_MHZ: u32 = 1000;
 
@@ -64,7 +66,7 @@ pub(crate) async fn facts(
     let address = device.as_ref().and_then(|d| d.addresses.first()).map(|a| a.addr().to_string());
     Ok(HostFacts {
         name,
-        hypervisor: HYPERVISOR.into(),
+        hypervisor: if *acceleration == Acceleration::Unneeded { CONTAINERS } else { HYPERVISOR }.into(),
         hypervisor_version: version.to_string(),
         agent_version: config.agent_version.clone(),
         sockets: positive(node.nodes).max(1) * positive(node.sockets).max(1),
@@ -99,6 +101,9 @@ async fn management(config: &FactsConfig) -> Result<Option<Device>, ApiError> {
 
 /// 4.11's words; `kvm` only where hardware acceleration runs guests, so that whoever looks sees an emulating host.
 fn capabilities(acceleration: &Acceleration) -> Vec<String> {
+    if *acceleration == Acceleration::Unneeded {
+        return vec!["lxc".to_owned()];
+    }
     let mut capabilities = vec!["hvm".to_owned(), "snapshot".to_owned()];
     if matches!(acceleration, Acceleration::Kvm) {
         capabilities.push("kvm".to_owned());

@@ -2,9 +2,9 @@
 //! that was taken over is killed.
 
 use super::driver::{Parts, done};
-use super::guests::{Deed, Guests, Permit, Phase, Table, ended, told};
+use super::guests::{Deed, Guest, Guests, Lines, Permit, Phase, Table, ended, look_at, told};
 use crate::hypervisor::{Done, Failure, Work};
-use crate::lease::{self, Area, Reach, Standing, Tenure, Wanted, now};
+use crate::lease::{self, Area, Reach, Sight, Standing, Tenure, Wanted, now};
 use contract::ApiError;
 use contract_agent::{EnsurePool, FenceVm, Heartbeat, InspectHost, InspectLease, PowerReason, PowerState, outcome};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +50,8 @@ impl Drop for Taking<'_> {
 struct Errand {
     pool: String,
     looks: Vec<(String, i64, Arc<Permit>)>,
+    /// Copies that wait: they have no lease to look after, but it may show that nobody wants them any more.
+    waiting: Vec<(String, i64)>,
     heartbeat: Heartbeat,
 }
 
@@ -60,6 +62,12 @@ impl Guests {
         let wanted = (order.lease_millis > 0).then(|| Duration::from_millis(order.lease_millis.into()));
         let area = Blocking.ask(move || areas.of(&uuid, wanted)).await.map_err(refused)?;
         Ok(lease::millis(area.rules().lease()))
+    }
+
+    /// Who has claimed a VM.
+    pub(super) async fn sight(&self, vm: &str, pool: &str) -> Result<Sight, Failure> {
+        let (area, vm) = (self.area(pool).await?, vm.to_owned());
+        Blocking.ask(move || area.read(&vm)).await
     }
 
     async fn area(&self, pool: &str) -> Result<Arc<Area>, Failure> {
@@ -91,6 +99,11 @@ impl Guests {
             table.is_idle(vm).then(|| table.claims.idle(vm).cloned()).flatten()
         };
         let Some(claim) = claim else { return };
+        if let Some(roots) = &self.roots
+            && let Err(error) = roots.release(vm).await
+        {
+            return tracing::warn!(vm, %error, "a container's lease isn't given back as long as its root is mounted");
+        }
         let (areas, name, host) = (self.areas.clone(), vm.to_owned(), parts.host.clone());
         match Blocking.ask(move || areas.of(&claim.pool, None)?.free(&name, claim.epoch, &host)).await {
             Ok(()) => self.table().claims.remove(vm),
@@ -201,10 +214,18 @@ impl Guests {
         let Table { guests, pools, beats, .. } = &mut *table;
         let heartbeat = beats.next(&parts.host, &parts.boot_id, self.areas.shortest());
         let mut errands: BTreeMap<&str, Errand> = BTreeMap::new();
-        let errand = |pool: &str| Errand { pool: pool.to_owned(), looks: Vec::new(), heartbeat: heartbeat.clone() };
+        let errand = |pool: &str| Errand {
+            pool: pool.to_owned(),
+            looks: Vec::new(),
+            waiting: Vec::new(),
+            heartbeat: heartbeat.clone(),
+        };
         for (vm, guest) in guests {
             let errand = errands.entry(&guest.described.pool).or_insert_with(|| errand(&guest.described.pool));
-            errand.looks.push((vm.clone(), guest.described.generation, guest.permit.clone()));
+            match guest.described.waits {
+                true => errand.waiting.push((vm.clone(), guest.described.generation)),
+                false => errand.looks.push((vm.clone(), guest.described.generation, guest.permit.clone())),
+            }
         }
         // Where it has no guests others can tell nevertheless that it lives.
         for pool in pools.keys() {
@@ -219,7 +240,7 @@ impl Guests {
     fn begin(self: &Arc<Self>, errand: Errand) -> JoinHandle<()> {
         let guests = self.clone();
         tokio::task::spawn_blocking(move || {
-            let Errand { pool, looks, heartbeat } = errand;
+            let Errand { pool, looks, waiting, heartbeat } = errand;
             let area = match guests.areas.of(&pool, None) {
                 Ok(area) => area,
                 Err(error) => return tracing::debug!(pool, %error, "a pool's leases can't be reached"),
@@ -227,6 +248,12 @@ impl Guests {
             for (vm, epoch, permit) in looks {
                 if let Err(error) = lease::look(&area, &heartbeat.host_uuid, &vm, epoch, &*permit) {
                     tracing::debug!(vm, %error, "a lease can't be read");
+                }
+            }
+            for (vm, generation) in waiting {
+                // A later start counts, here or elsewhere.
+                if area.glance(&vm).is_ok_and(|seen| seen.epoch > generation) {
+                    tokio::spawn(guests.clone().discard(vm, generation));
                 }
             }
             if let Err(error) = area.beat(&heartbeat) {
@@ -243,6 +270,11 @@ impl Guests {
             let deed = match guest.permit.standing(now) {
                 // The order that is at it sees to it itself.
                 _ if guest.phase == Phase::Starting => continue,
+                // Without a lease it mustn't run, whoever let it.
+                _ if matches!(guest.phase, Phase::Waiting { .. }) => match guest.power {
+                    PowerState::On => Deed::Pause,
+                    _ => continue,
+                },
                 Standing::Over(epoch) => Deed::End(epoch),
                 Standing::Unknown if guest.power == PowerState::On => Deed::Pause,
                 Standing::Permitted if guest.is_held() => Deed::Resume,
@@ -260,8 +292,19 @@ impl Guests {
 
     async fn carry_out(self: Arc<Self>, vm: String, deed: Deed) {
         let result = match deed {
-            Deed::Pause => self.hold(&vm, PowerState::Paused).await,
-            Deed::Resume => self.hold(&vm, PowerState::On).await,
+            Deed::Pause => {
+                let held = self.hold(&vm, PowerState::Paused).await;
+                if let (Ok(()), Some(roots)) = (&held, &self.roots) {
+                    roots.freeze(&vm).await;
+                }
+                held
+            }
+            Deed::Resume => {
+                if let Some(roots) = &self.roots {
+                    roots.thaw(&vm).await;
+                }
+                self.hold(&vm, PowerState::On).await
+            }
             Deed::End(epoch) => self.lose(&vm, epoch).await,
         };
         if let Err(error) = result {
@@ -274,10 +317,19 @@ impl Guests {
     }
 
     async fn hold(&self, vm: &str, power: PowerState) -> Result<(), ApiError> {
-        let known = self.table().guests.get(vm).map(|g| (g.domain.clone(), g.process.clone(), g.frozen));
-        let Some((domain, process, mut frozen)) = known else { return Ok(()) };
+        let known = self.table().guests.get(vm).map(|g| (g.domain.clone(), g.process.clone(), g.frozen, g.phase));
+        let Some((domain, process, mut frozen, phase)) = known else { return Ok(()) };
         let lines = self.daemon.lines();
         match (power, lines, process) {
+            // libvirt resumes what it couldn't send, and nothing that was sent may be resumed: QEMU stands still instead.
+            (PowerState::On, lines, Some(process)) if phase == Phase::Moving => {
+                process.thaw();
+                return self.thawed(vm, &domain, lines).await;
+            }
+            (_, _, Some(process)) if phase == Phase::Moving => {
+                process.freeze();
+                frozen = true;
+            }
             (PowerState::On, lines, process) => {
                 if let Some(process) = process.filter(|_| frozen) {
                     process.thaw();
@@ -301,14 +353,35 @@ impl Guests {
             let Some(guest) = table.guests.get_mut(vm) else { return Ok(()) };
             guest.frozen = frozen;
             guest.power = power;
-            guest.reason = match power {
-                PowerState::On => PowerReason::Unspecified,
+            guest.reason = match (power, guest.phase) {
+                (PowerState::On, _) => PowerReason::Unspecified,
+                (_, Phase::Waiting { .. }) => PowerReason::Waiting,
                 _ => PowerReason::LeaseUnreadable,
             };
             guest.state()
         };
         tracing::warn!(vm, ?power, frozen, "a guest's lease changed what it may do");
         self.tell(state);
+        Ok(())
+    }
+
+    /// A guest that is being sent, or was, stood still and goes on with what it did.
+    async fn thawed(
+        &self,
+        vm: &str,
+        domain: &libvirt::DomainRef,
+        lines: Result<Lines, ApiError>,
+    ) -> Result<(), ApiError> {
+        if let Some(guest) = self.table().guests.get_mut(vm) {
+            (guest.frozen, guest.power, guest.reason) = (false, PowerState::On, PowerReason::Unspecified);
+        }
+        if let Some((_, state)) = look_at(&lines?, domain.uuid).await.map_err(|e| told(&e))? {
+            self.note_moving(vm, state, !self.moves.sends(vm));
+        }
+        let state = self.table().guests.get(vm).map(Guest::state);
+        if let Some(state) = state {
+            self.tell(state);
+        }
         Ok(())
     }
 

@@ -52,8 +52,15 @@ pub struct KvmOptions {
     pub network_namespace: Option<String>,
     /// The host's address that the control plane shows. None: that of the route to the control plane.
     pub private_ip: Option<String>,
+    /// The address at which the memory of guests comes in that move here. None: the one that the control plane shows. The port
+    /// is chosen by libvirt, from the range of its `qemu.conf`.
+    pub migration_address: Option<String>,
+    /// Most that the sending of one guest takes, MiB a second. None: all that there is.
+    pub migration_mib_per_s: Option<u64>,
     /// Memory that guests don't get, bytes.
     pub reserved_memory: u64,
+    /// Guests are containers, by libvirt's driver for LXC: `arcus agent --hypervisor lxc`.
+    pub containers: bool,
     /// How guests run. None: found out.
     pub acceleration: Option<Acceleration>,
     /// Whether a shared mount point may be a folder that nothing is mounted on: for trials.
@@ -64,6 +71,12 @@ pub struct KvmOptions {
     pub cpu_limits: bool,
     /// How long a guest may take to shut down, or to reboot, when it is asked; then its power is cut.
     pub grace: Duration,
+}
+
+impl KvmOptions {
+    /// The ids that containers' own stand for, on every host: they are written into the images of their roots. Above those that
+    /// distributions give to users and to systemd's containers.
+    pub const CONTAINER_IDS: images::Ids = images::Ids { first: 0x7000_0000 };
 }
 
 impl Default for KvmOptions {
@@ -79,7 +92,10 @@ impl Default for KvmOptions {
             devices: BTreeMap::new(),
             network_namespace: None,
             private_ip: None,
+            migration_address: None,
+            migration_mib_per_s: None,
             reserved_memory: 1 << 30,
+            containers: false,
             acceleration: None,
             allow_unmounted: false,
             cpu_model: None,

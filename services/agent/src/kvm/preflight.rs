@@ -1,5 +1,8 @@
 //! What a machine lacks to be a KVM host, and how to mend it: `arcus agent check`. It changes nothing.
 
+mod acceleration;
+mod filter;
+mod kernel;
 mod machine;
 mod network;
 mod tools;
@@ -104,11 +107,16 @@ pub fn passes(checks: &[Check]) -> bool {
 pub async fn check(preflight: &Preflight) -> Vec<Check> {
     let mut checks = vec![machine::root(), machine::system()];
     checks.extend(machine::libvirt(preflight).await);
-    checks.push(machine::acceleration().await);
+    checks.push(if preflight.kvm.containers { machine::containers() } else { acceleration::check().await });
     checks.extend(tools::all(preflight));
+    checks.push(kernel::nfs(preflight));
     checks.extend(machine::folders(preflight));
+    checks.extend(machine::space(preflight));
     checks.extend(network::devices(preflight).await);
-    checks.extend(network::kernel());
+    checks.extend(kernel::features(preflight).await);
+    checks.extend(kernel::settings());
+    checks.extend(filter::policies(preflight).await);
+    checks.push(filter::ports());
     if preflight.service {
         checks.push(tools::service(preflight).await);
     }
@@ -123,8 +131,20 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn named<'c>(checks: &'c [Check], name: &str) -> &'c Check {
+    pub(super) fn named<'c>(checks: &'c [Check], name: &str) -> &'c Check {
         checks.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no check {name} in {checks:?}"))
+    }
+
+    /// A machine with these programs: shell scripts. What lies in `/usr/sbin` is there, too, unless it is among them.
+    pub(super) fn with_programs(programs: &[(&str, &str)]) -> (tempfile::TempDir, Preflight) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, script) in programs {
+            let file = dir.path().join(name);
+            std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = dir.path().display().to_string();
+        (dir, Preflight { path, ..Preflight::new(KvmOptions::default(), "/var/lib/arcus/agent") })
     }
 
     #[tokio::test]
@@ -188,8 +208,21 @@ mod tests {
             ..Preflight::new(kvm, dir.path().join("s"))
         };
         let checks = check(&preflight).await;
-        for name in ["root", "libvirt", "qemu", "qemu-img", "ip", "nsenter", "state folder", "mount folder", "endpoint"]
-        {
+        for name in [
+            "root",
+            "libvirt",
+            "qemu",
+            "qemu-img",
+            "ip",
+            "tc",
+            "nsenter",
+            "bridges",
+            "veth",
+            "nat",
+            "state folder",
+            "mount folder",
+            "endpoint",
+        ] {
             assert_eq!(named(&checks, name).verdict, Verdict::Ok, "{}", named(&checks, name));
         }
         // Hardware acceleration is there or it isn't: never a failure, and never a guess.

@@ -32,6 +32,8 @@ pub enum Acceleration {
         /// Why not by the processor.
         why: String,
     },
+    /// Guests are containers: they have no processor of their own.
+    Unneeded,
 }
 
 impl Acceleration {
@@ -40,6 +42,7 @@ impl Acceleration {
         match self {
             Acceleration::Kvm => "kvm",
             Acceleration::Tcg { .. } => "qemu",
+            Acceleration::Unneeded => "lxc",
         }
     }
 }
@@ -116,6 +119,7 @@ async fn look_and_keep(probe: &Probe, cache: &Path, boot: &str) -> Acceleration 
         let text = match &found {
             Acceleration::Kvm => format!("{boot}\nkvm\n"),
             Acceleration::Tcg { why } => format!("{boot}\ntcg\n{why}\n"),
+            Acceleration::Unneeded => return found,
         };
         let new = cache.with_extension("new");
         if let Err(error) = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, cache)) {

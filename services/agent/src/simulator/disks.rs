@@ -1,7 +1,7 @@
 //! Volumes on pools.
 
 use super::driver::Simulator;
-use super::state::disk_saved;
+use super::state::{bytes_of, disk_saved};
 use crate::executor::nothing;
 use crate::hypervisor::{Done, Failure, Work};
 use crate::lease::millis;
@@ -49,11 +49,11 @@ impl Simulator {
             let mut state = self.alive(work)?;
             let pool = state.pools.entry(order.pool_uuid.clone()).or_default();
             let size = order.size.max(order.template.as_ref().map_or(0, |template| template.virtual_size));
-            let known = pool.disks.get(&order.volume_uuid).filter(|disk| disk.path == order.path).cloned();
+            let known = pool.disks.get(&(order.volume_uuid.clone(), order.path.clone())).cloned();
             let disk = known.unwrap_or_else(|| {
                 let made = DiskState { volume_uuid: order.volume_uuid, path: order.path, size, physical_size: 0 };
                 entries.push(disk_saved(&made, &order.pool_uuid));
-                pool.disks.insert(made.volume_uuid.clone(), made.clone());
+                pool.disks.insert(bytes_of(&made), made.clone());
                 made
             });
             Ok((outcome::Body::Disk(disk), state))
@@ -68,13 +68,12 @@ impl Simulator {
             let mut state = self.alive(work)?;
             let pool = state.pools.get_mut(&order.pool_uuid);
             // Another path is another placement of the volume: a late deletion must not hit its new bytes.
-            let named = |disk: &DiskState| disk.path == order.path;
+            let key = (order.volume_uuid, order.path);
             if let Some(pool) = pool
-                && pool.disks.get(&order.volume_uuid).is_some_and(named)
+                && pool.disks.remove(&key).is_some()
             {
-                pool.disks.remove(&order.volume_uuid);
-                let (pool_uuid, volume_uuid) = (order.pool_uuid, order.volume_uuid);
-                entries.push(Entry::DiskForgotten(ForgottenDisk { pool_uuid, volume_uuid }));
+                let (volume_uuid, path) = key;
+                entries.push(Entry::DiskForgotten(ForgottenDisk { pool_uuid: order.pool_uuid, volume_uuid, path }));
             }
             Ok((nothing(), state))
         });
@@ -86,7 +85,8 @@ impl Simulator {
         let done = work.commit(|entries| {
             let mut state = self.alive(work)?;
             let pool = state.pools.entry(order.pool_uuid.clone()).or_default();
-            let disk = pool.disks.entry(order.volume_uuid.clone()).or_insert_with(|| DiskState {
+            let key = (order.volume_uuid.clone(), order.path.clone());
+            let disk = pool.disks.entry(key).or_insert_with(|| DiskState {
                 volume_uuid: order.volume_uuid.clone(),
                 path: order.path,
                 ..DiskState::default()
@@ -103,7 +103,8 @@ impl Simulator {
         let done = work.commit(|entries| {
             let mut state = self.alive(work)?;
             let disk = order.disk.unwrap_or_default();
-            let pool = state.pools.get(&disk.pool_uuid).and_then(|pool| pool.disks.get(&disk.volume_uuid)).cloned();
+            let key = (disk.volume_uuid.clone(), disk.path.clone());
+            let pool = state.pools.get(&disk.pool_uuid).and_then(|pool| pool.disks.get(&key)).cloned();
             let host = state.host(work.host())?;
             let vm = host.vms.get_mut(&order.vm_uuid).ok_or_else(|| {
                 ApiError::failed("The VM doesn't run on this host: start it, then attach the volume again")

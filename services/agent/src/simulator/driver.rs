@@ -13,10 +13,11 @@ use crate::lease::{Areas, Tenure, Wanted, lease_pool, outdated};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, DeleteDisk, DeleteImage, DetachDisk, EnsureDisk, EnsurePool, FenceVm,
-    FetchImage, ForgottenRouter, ForgottenVm, HostSpawned, HostUp, InspectHost, InspectLease, ListDisks, Mock,
-    MockList, PowerReason, PowerState, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange,
-    SpawnHost, StartVm, StopVm, StoreDisk, VmSpec, VmState, outcome,
+    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ConfirmMigration, DeleteDisk, DeleteImage, DetachDisk,
+    EnsureDisk, EnsurePool, FenceVm, FetchImage, FinishMigration, ForgottenRouter, ForgottenVm, HostSpawned, HostUp,
+    InspectHost, InspectLease, ListDisks, Mock, MockList, PerformMigration, PlugNic, PowerReason, PowerState,
+    PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange, SpawnHost,
+    StartVm, StopVm, StoreDisk, UnplugNic, VmSpec, VmState, outcome,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
@@ -225,6 +226,26 @@ impl Hypervisor for Simulator {
         Ok(done.mute(mute))
     }
 
+    async fn begin_migration(&self, work: &Work, order: BeginMigration) -> Result<Done, Failure> {
+        self.do_begin_migration(work, order).await
+    }
+
+    async fn prepare_migration(&self, work: &Work, order: PrepareMigration) -> Result<Done, Failure> {
+        self.do_prepare_migration(work, order).await
+    }
+
+    async fn perform_migration(&self, work: &Work, order: PerformMigration) -> Result<Done, Failure> {
+        self.do_perform_migration(work, order).await
+    }
+
+    async fn finish_migration(&self, work: &Work, order: FinishMigration) -> Result<Done, Failure> {
+        self.do_finish_migration(work, order).await
+    }
+
+    async fn confirm_migration(&self, work: &Work, order: ConfirmMigration) -> Result<Done, Failure> {
+        self.do_confirm_migration(work, order).await
+    }
+
     async fn inspect_lease(&self, work: &Work, order: InspectLease) -> Result<Done, Failure> {
         self.do_inspect_lease(work, order).await
     }
@@ -276,6 +297,14 @@ impl Hypervisor for Simulator {
         self.do_detach_disk(work, order).await
     }
 
+    async fn plug_nic(&self, work: &Work, order: PlugNic) -> Result<Done, Failure> {
+        self.do_plug_nic(work, order).await
+    }
+
+    async fn unplug_nic(&self, work: &Work, order: UnplugNic) -> Result<Done, Failure> {
+        self.do_unplug_nic(work, order).await
+    }
+
     async fn apply_router(&self, work: &Work, mut order: ApplyRouter) -> Result<Done, Failure> {
         // A section's fault fails the section; only a fault of the whole order fails it.
         let spec = self.alive(work)?.host(work.host())?.spec.clone();
@@ -323,6 +352,10 @@ impl Hypervisor for Simulator {
 
     async fn delete_image(&self, work: &Work, order: DeleteImage) -> Result<Done, Failure> {
         self.do_delete_image(work, order).await
+    }
+
+    async fn read_image(&self, work: &Work, order: ReadImage) -> Result<Done, Failure> {
+        self.do_read_image(work, order).await
     }
 
     async fn store_disk(&self, work: &Work, order: StoreDisk) -> Result<Done, Failure> {
@@ -450,8 +483,14 @@ impl State {
         if let Some(before) = &before {
             before.guest.off();
         }
-        let boots = before.map_or(0, |vm| vm.boots) + 1;
-        let vm = Vm { power: PowerState::On, reason: PowerReason::Unspecified, boots, spec, guest: Guest::new(tenure) };
+        // A whole copy that waits goes on as if nothing had been.
+        let copy = host.take_copy(host_uuid, &uuid, spec.generation, entries);
+        let boots = match copy.filter(|copy| copy.whole && copy.spec.generation == spec.generation) {
+            Some(copy) => copy.boots,
+            None => before.map_or(0, |vm| vm.boots) + 1,
+        };
+        let (power, reason) = (PowerState::On, PowerReason::Unspecified);
+        let vm = Vm { power, reason, boots, spec, sent: Vec::new(), guest: Guest::new(tenure) };
         let state = vm.state();
         entries.extend([vm.saved(host_uuid), lease.saved(&uuid)]);
         host.vms.insert(uuid.clone(), vm);
@@ -460,7 +499,12 @@ impl State {
         Ok(state)
     }
 
-    fn stop(&mut self, host_uuid: &str, order: &StopVm, entries: &mut Vec<Entry>) -> Result<VmState, Failure> {
+    pub(super) fn stop(
+        &mut self,
+        host_uuid: &str,
+        order: &StopVm,
+        entries: &mut Vec<Entry>,
+    ) -> Result<VmState, Failure> {
         let host = self.host(host_uuid)?;
         if let Some(vm) = host.vms.get(&order.uuid)
             && order.generation > 0
@@ -468,6 +512,8 @@ impl State {
         {
             return Ok(vm.state());
         }
+        let upto = if order.generation > 0 { order.generation } else { i64::MAX };
+        host.take_copy(host_uuid, &order.uuid, upto, entries);
         let mut state = VmState { uuid: order.uuid.clone(), generation: order.generation, ..VmState::default() };
         if let Some(vm) = host.vms.remove(&order.uuid) {
             vm.guest.off();

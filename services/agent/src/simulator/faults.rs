@@ -91,8 +91,7 @@ pub(super) fn boot(host: &mut Host) {
     host.killed_by = 0;
     host.silent = false;
     host.boot_id = uuid::Uuid::new_v4().to_string();
-    host.vms.values().for_each(|vm| vm.guest.off());
-    host.vms.clear();
+    host.lose_guests();
     host.routers.clear();
     host.dirty = true;
 }

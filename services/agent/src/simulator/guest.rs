@@ -22,12 +22,14 @@ struct Inner {
     on: bool,
     /// Its host stands still.
     frozen: bool,
+    /// It was sent to another host.
+    held: bool,
     writes: u64,
 }
 
 impl Guest {
     pub fn new(tenure: Tenure) -> Arc<Guest> {
-        let inner = Mutex::new(Inner { tenure, stray: false, on: true, frozen: false, writes: 0 });
+        let inner = Mutex::new(Inner { tenure, stray: false, on: true, frozen: false, held: false, writes: 0 });
         Arc::new(Guest { inner, screen: Screen::default() })
     }
 
@@ -57,10 +59,15 @@ impl Guest {
         self.inner().frozen = frozen;
     }
 
+    /// It was sent to another host, and does nothing any more; or it goes on here after all.
+    pub fn hold(&self, held: bool) {
+        self.inner().held = held;
+    }
+
     /// Writes once, if it may. None when it may not.
     fn write(&self, area: &Area, vm: &str, host: &str) -> io::Result<Option<Written>> {
         let mut inner = self.inner();
-        if !inner.on || inner.frozen || inner.tenure.standing(now()) != Standing::Permitted {
+        if !inner.on || inner.frozen || inner.held || inner.tenure.standing(now()) != Standing::Permitted {
             return Ok(None);
         }
         let written = area.write(vm, inner.tenure.epoch(), host, inner.writes + 1)?;

@@ -68,6 +68,16 @@ impl SimulatorHandle {
         self.vms().into_iter().find(|vm| vm.spec.uuid == uuid)
     }
 
+    /// The copies that wait for VMs that move: host, VM, generation, and whether all of it is there.
+    pub fn copies(&self) -> Vec<(String, String, i64, bool)> {
+        let state = self.0.state();
+        let of_host = |(uuid, host): (&String, &super::state::Host)| {
+            let copies = host.copies.values();
+            copies.map(|c| (uuid.clone(), c.spec.uuid.clone(), c.spec.generation, c.whole)).collect::<Vec<_>>()
+        };
+        state.hosts.iter().flat_map(of_host).collect()
+    }
+
     /// All routers of all hosts.
     pub fn routers(&self) -> Vec<RouterView> {
         let state = self.0.state();

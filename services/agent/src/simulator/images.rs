@@ -18,10 +18,12 @@ use crate::hypervisor::{Done, Failure, Work};
 use aws_lc_rs::digest::{SHA256, digest};
 use contract::ApiError;
 use contract_agent::image_state::Phase;
-use contract_agent::{DeleteImage, FetchImage, ImageState, ImageStore, StoreDisk, outcome};
+use contract_agent::{DeleteImage, FetchImage, ImagePiece, ImageState, ImageStore, ReadImage, StoreDisk, outcome};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Most bytes of a piece.
+const MOST: u64 = 1 << 20;
 /// Length of a file whose URL doesn't say.
 const BYTES: u64 = 64 << 20;
 /// Size of the disk in it.
@@ -70,6 +72,21 @@ impl Simulator {
             let mut state = self.alive(work)?;
             state.images.remove(&place);
             Ok((nothing(), state))
+        });
+        Ok(done?.mute(mute))
+    }
+
+    /// What is read is made up: it follows from where the image came from, so that all readers read the same.
+    pub(super) async fn do_read_image(&self, work: &Work, order: ReadImage) -> Result<Done, Failure> {
+        let mute = self.before(work, &["ReadImage", "CreateEntityDownloadURLCommand"]).await?;
+        let place = place(order.store.as_ref(), &order.path)?;
+        let done = work.commit(|_| {
+            let state = self.alive(work)?;
+            let image = state.images.get(&place).filter(|image| image.seen(&place.1, Instant::now()).1.is_zero());
+            let image = image.ok_or_else(|| ApiError::param(format!("there is no image {} in the store", place.1)))?;
+            let length = u64::from(order.length).min(MOST).min(image.bytes.saturating_sub(order.offset));
+            let piece = ImagePiece { data: image.piece(order.offset, length), total: image.bytes };
+            Ok((outcome::Body::ImagePiece(piece), state))
         });
         Ok(done?.mute(mute))
     }
@@ -169,8 +186,9 @@ impl Image {
                 refusal: None,
             });
         }
-        let disk = state.pools.get(&order.pool_uuid).and_then(|pool| pool.disks.get(&order.volume_uuid));
-        let disk = disk.filter(|disk| disk.path == order.path).ok_or_else(|| {
+        let key = (order.volume_uuid.clone(), order.path.clone());
+        let disk = state.pools.get(&order.pool_uuid).and_then(|pool| pool.disks.get(&key));
+        let disk = disk.ok_or_else(|| {
             ApiError::failed(format!("volume {} isn't on pool {}", order.volume_uuid, order.pool_uuid))
         })?;
         Ok(Image {
@@ -182,6 +200,14 @@ impl Image {
             format: order.format.clone(),
             refusal: None,
         })
+    }
+
+    /// A piece of its bytes: the digest of its source, again and again.
+    fn piece(&self, offset: u64, length: u64) -> Vec<u8> {
+        let digest = digest(&SHA256, self.source.as_bytes());
+        let start = usize::try_from(offset % 32).unwrap_or_default();
+        let length = usize::try_from(length).unwrap_or_default();
+        digest.as_ref().iter().copied().cycle().skip(start).take(length).collect()
     }
 
     fn seen(&self, path: &str, now: Instant) -> (ImageState, Duration) {

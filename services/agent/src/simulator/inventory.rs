@@ -21,13 +21,19 @@ impl Simulator {
         work.commit(|_| {
             let state = self.alive(work)?;
             let limit = usize::try_from(order.limit).unwrap_or(MOST).clamp(1, MOST);
-            let after = (Bound::Excluded(order.after), Bound::Unbounded);
-            let mut disks: Vec<DiskState> = match state.pools.get(&order.pool_uuid) {
-                Some(pool) => pool.disks.range(after).take(limit + 1).map(|(_, disk)| disk.clone()).collect(),
-                None => Vec::new(),
-            };
-            let more = disks.len() > limit;
-            disks.truncate(limit);
+            // Behind all paths of that volume.
+            let after = (Bound::Excluded((order.after, char::MAX.to_string())), Bound::Unbounded);
+            let mut disks: Vec<DiskState> = Vec::new();
+            let mut more = false;
+            let on = state.pools.get(&order.pool_uuid);
+            for ((volume, _), disk) in on.into_iter().flat_map(|pool| pool.disks.range(after.clone())) {
+                // A page ends between volumes: the next one begins behind this one.
+                if disks.len() >= limit && disks.last().is_some_and(|last| last.volume_uuid != *volume) {
+                    more = true;
+                    break;
+                }
+                disks.push(disk.clone());
+            }
             Ok((outcome::Body::Disks(DiskList { disks, more }), state))
         })
     }

@@ -270,7 +270,7 @@ mod tests {
                 assert!(area.claim(&spec.uuid, 1, &uuid).unwrap());
                 let guest = Guest::new(Tenure::unknown(1));
                 let (power, reason) = (PowerState::On, PowerReason::Unspecified);
-                host.vms.insert(spec.uuid.clone(), Vm { spec, power, reason, boots: 1, guest });
+                host.vms.insert(spec.uuid.clone(), Vm { spec, power, reason, boots: 1, sent: Vec::new(), guest });
             }
             simulator.state().hosts.insert(uuid, host);
         }

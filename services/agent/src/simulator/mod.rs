@@ -14,6 +14,8 @@ mod images;
 mod inventory;
 mod keeper;
 mod leases;
+mod migrate;
+mod nics;
 mod router;
 mod screen;
 mod state;

@@ -30,7 +30,7 @@ pub(super) fn take_faulty(change: &mut ApplyRouter, fails: impl Fn(&str) -> bool
         };
         if was_there {
             let reason = format!("{command} fails, as the simulator was told");
-            faults.push(SectionFault { section: (*section).into(), reason });
+            faults.push(SectionFault { section: (*section).into(), reason, ..SectionFault::default() });
         }
     }
     faults

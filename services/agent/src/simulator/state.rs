@@ -3,6 +3,7 @@
 use super::faults;
 use super::guest::Guest;
 use super::images::{Image, Place};
+use super::migrate::Waiting;
 use crate::hypervisor::Digest;
 use crate::lease::{Beats, Claims, Tenure, lease_pool};
 use aws_lc_rs::digest::SHA256;
@@ -52,6 +53,10 @@ pub(super) struct Host {
     /// The pools that it was told of.
     pub pools: BTreeSet<String>,
     pub vms: BTreeMap<String, Vm>,
+    /// Copies that wait for VMs that move here.
+    pub copies: BTreeMap<String, Waiting>,
+    /// The cookies of migrations that began here; not kept on the agent's disk, for they end with it.
+    pub offers: BTreeMap<String, Vec<u8>>,
     pub routers: BTreeMap<String, Wanted>,
     /// Digest of the last report that was taken.
     pub reported: Vec<u8>,
@@ -66,13 +71,15 @@ pub(super) struct Vm {
     /// Why it isn't on.
     pub reason: PowerReason,
     pub boots: u64,
+    /// The cookie of the migration by which it was sent to another host; empty: it wasn't.
+    pub sent: Vec<u8>,
     pub guest: Arc<Guest>,
 }
 
 #[derive(Default)]
 pub(super) struct Pool {
     pub order: EnsurePool,
-    pub disks: BTreeMap<String, DiskState>,
+    pub disks: BTreeMap<Bytes, DiskState>,
 }
 
 /// The highest generation that this agent was asked for of a VM, and by which host: what is lower is refused even when the
@@ -98,6 +105,8 @@ impl Host {
             beats: Beats::default(),
             pools: BTreeSet::new(),
             vms: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            offers: BTreeMap::new(),
             routers: BTreeMap::new(),
             reported: Vec::new(),
             dirty: true,
@@ -169,6 +178,9 @@ impl Host {
         for (uuid, vm) in &self.vms {
             digest.vm(uuid, vm.power, vm.spec.generation);
         }
+        for (uuid, copy) in &self.copies {
+            digest.vm(uuid, PowerState::Paused, copy.spec.generation);
+        }
         for (uuid, router) in &self.routers {
             digest.router(uuid, router.generation);
         }
@@ -179,7 +191,7 @@ impl Host {
         Report {
             host_uuid: self.spec.host_uuid.clone(),
             digest: self.digest(),
-            vms: self.vms.values().map(Vm::state).collect(),
+            vms: self.vms.values().map(Vm::state).chain(self.copies.values().map(Waiting::state)).collect(),
             routers: self
                 .routers
                 .iter()
@@ -192,10 +204,17 @@ impl Host {
         }
     }
 
-    /// Loses all that runs.
-    pub fn lose_everything(&mut self) -> Vec<Entry> {
+    /// All VMs end, and what waits for some.
+    pub fn lose_guests(&mut self) {
         self.vms.values().for_each(|vm| vm.guest.off());
         self.vms.clear();
+        self.copies.clear();
+        self.offers.clear();
+    }
+
+    /// Loses all that runs.
+    pub fn lose_everything(&mut self) -> Vec<Entry> {
+        self.lose_guests();
         self.routers.clear();
         self.dirty = true;
         // Loading a host that was saved as dead clears it too, so one entry is enough.
@@ -227,6 +246,7 @@ impl Vm {
             spec: Some(self.spec.clone()),
             power: self.power.into(),
             boots: self.boots,
+            sent: self.sent.clone(),
         })
     }
 }
@@ -263,16 +283,30 @@ impl State {
                     let spec = saved.spec.unwrap_or_default();
                     // Nothing is permitted before the first look.
                     let guest = Guest::new(Tenure::unknown(spec.generation));
+                    guest.hold(!saved.sent.is_empty());
                     let reason = match power {
+                        PowerState::Paused if !saved.sent.is_empty() => PowerReason::Sent,
                         PowerState::Paused => PowerReason::LeaseUnreadable,
                         _ => PowerReason::Unspecified,
                     };
-                    host.vms.insert(spec.uuid.clone(), Vm { spec, power, reason, boots: saved.boots, guest });
+                    let (boots, sent) = (saved.boots, saved.sent);
+                    host.vms.insert(spec.uuid.clone(), Vm { spec, power, reason, boots, sent, guest });
                 }
             }
             Entry::VmForgotten(gone) => {
                 if let Some(host) = self.hosts.get_mut(&gone.host_uuid) {
                     host.vms.remove(&gone.vm_uuid);
+                }
+            }
+            Entry::Copy(saved) => {
+                if let Some(host) = self.hosts.get_mut(&saved.host_uuid) {
+                    let copy = Waiting::load(saved);
+                    host.copies.insert(copy.spec.uuid.clone(), copy);
+                }
+            }
+            Entry::CopyForgotten(gone) => {
+                if let Some(host) = self.hosts.get_mut(&gone.host_uuid) {
+                    host.copies.remove(&gone.vm_uuid);
                 }
             }
             Entry::Lease(saved) => {
@@ -281,12 +315,14 @@ impl State {
             Entry::Disk(saved) => {
                 if let Some(disk) = saved.disk {
                     let pool = self.pools.entry(saved.pool_uuid).or_default();
-                    pool.disks.insert(disk.volume_uuid.clone(), disk);
+                    pool.disks.insert(bytes_of(&disk), disk);
                 }
             }
             Entry::DiskForgotten(gone) => {
                 if let Some(pool) = self.pools.get_mut(&gone.pool_uuid) {
-                    pool.disks.remove(&gone.volume_uuid);
+                    // Entries of before name no path: a volume had one disk then.
+                    let same = |path: &str| gone.path.is_empty() || gone.path == path;
+                    pool.disks.retain(|(volume, path), _| *volume != gone.volume_uuid || !same(path));
                 }
             }
             Entry::Pool(order) => {
@@ -319,7 +355,7 @@ impl State {
         let spec = saved.spec.unwrap_or_default();
         let host = self.hosts.entry(spec.host_uuid.clone()).or_insert_with(|| Host::new(spec.clone()));
         if saved.dead || saved.boot_id != host.boot_id {
-            host.vms.clear();
+            host.lose_guests();
             host.routers.clear();
         }
         host.spec = spec;
@@ -342,6 +378,7 @@ impl State {
         for (uuid, host) in &self.hosts {
             entries.push(host.saved());
             entries.extend(host.vms.values().map(|vm| vm.saved(uuid)));
+            entries.extend(host.copies.values().map(|copy| copy.saved(uuid)));
             for (router_uuid, router) in &host.routers {
                 let change = ApplyRouter {
                     router_uuid: router_uuid.clone(),
@@ -355,6 +392,14 @@ impl State {
         }
         entries
     }
+}
+
+/// What tells a disk from all others of its pool: its volume and path. A volume that is set back to a snapshot has two for a while.
+pub(super) type Bytes = (String, String);
+
+/// That of a disk.
+pub(super) fn bytes_of(disk: &DiskState) -> Bytes {
+    (disk.volume_uuid.clone(), disk.path.clone())
 }
 
 pub(super) fn disk_saved(disk: &DiskState, pool: &str) -> Entry {

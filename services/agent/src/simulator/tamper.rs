@@ -3,7 +3,7 @@
 
 use super::SimulatorHandle;
 use super::guest::Guest;
-use super::state::State;
+use super::state::{State, bytes_of};
 use contract_agent::PowerState;
 
 impl SimulatorHandle {
@@ -60,11 +60,12 @@ impl SimulatorHandle {
     /// The bytes of a volume are gone, or become another's.
     pub fn vanish_disk(&self, volume: &str, instead: Option<&str>) -> bool {
         self.tamper(|state| {
-            let pool = state.pools.values_mut().find(|pool| pool.disks.contains_key(volume))?;
-            let mut gone = pool.disks.remove(volume)?;
+            let pool = state.pools.values_mut().find(|pool| pool.disks.keys().any(|(v, _)| v == volume))?;
+            let key = pool.disks.keys().find(|(v, _)| v == volume)?.clone();
+            let mut gone = pool.disks.remove(&key)?;
             if let Some(uuid) = instead {
                 uuid.clone_into(&mut gone.volume_uuid);
-                pool.disks.insert(uuid.to_owned(), gone);
+                pool.disks.insert(bytes_of(&gone), gone);
             }
             Some(())
         })
@@ -73,7 +74,8 @@ impl SimulatorHandle {
     /// The bytes of a volume become more.
     pub fn grow_disk(&self, volume: &str) -> bool {
         self.tamper(|state| {
-            state.pools.values_mut().find_map(|pool| pool.disks.get_mut(volume))?.size += 1;
+            let mut disks = state.pools.values_mut().flat_map(|pool| pool.disks.values_mut());
+            disks.find(|disk| disk.volume_uuid == volume)?.size += 1;
             Some(())
         })
     }

@@ -8,5 +8,7 @@ mod disks;
 mod leases;
 mod life;
 mod line;
+mod migrate;
 mod networks;
+mod nics;
 mod world;

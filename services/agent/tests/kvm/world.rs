@@ -61,6 +61,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub events: Receiver<HostEvent>,
     pub pool: String,
+    /// Most that the sending of a guest takes, of agents that are started from now on.
+    pub mib_per_s: Option<u64>,
     namespace: Option<String>,
     folder: tempfile::TempDir,
     _db: testkit::TestDb,
@@ -83,7 +85,7 @@ impl World {
         let pool = Uuid::new_v4().to_string();
         let folder = testkit::temp_dir();
         let namespace = namespace.map(str::to_owned);
-        let mut world = World { replica, hosts: Vec::new(), events, pool, namespace, folder, _db: db };
+        let mut world = World { replica, hosts: Vec::new(), events, pool, mib_per_s: None, namespace, folder, _db: db };
         std::fs::create_dir(world.pool_dir()).unwrap();
         for id in 1..=i64::try_from(hosts).unwrap() {
             let uuid = Uuid::new_v4().to_string();
@@ -116,6 +118,7 @@ impl World {
                 acceleration: Some(Acceleration::Tcg { why: "tests".into() }),
                 private_ip: Some("127.0.0.1".into()),
                 network_namespace: self.namespace.clone(),
+                migration_mib_per_s: self.mib_per_s,
                 allow_unmounted: true,
                 cpu_limits: false,
                 grace: 6 * SECOND,

@@ -444,6 +444,14 @@ pub const CASES: &[Case] = &[
         &["host-capacity"],
     ),
     case(
+        "vm-move",
+        &[
+            "INSERT INTO vm_moves (vm_id, host_id, cpu_mhz, memory, taken) SELECT id, host_id, 0, 0, 1 FROM vms WHERE name = 't-first'",
+        ],
+        RUNS,
+        &["host-capacity"],
+    ),
+    case(
         "vm-without-capacity",
         &["DELETE FROM vm_capacity WHERE vm_id = (SELECT id FROM vms WHERE name = 't-first')"],
         RUNS,

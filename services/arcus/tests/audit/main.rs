@@ -5,6 +5,7 @@
 mod cases;
 mod corruption;
 mod duty;
+mod guests;
 mod hosts;
 mod large;
 mod online;

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_flow_until_something_ends_them() {
-    if !crate::browser::viewer_is_here() {
+    if !crate::chromium::viewer_is_here() {
         return;
     }
     let world = World::new().await;

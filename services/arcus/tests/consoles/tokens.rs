@@ -12,7 +12,7 @@ fn forge(world: &World, vm: &str, user: i64, host: &str, nonce: &str, expires: i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_opens_one_console_once() {
-    if !crate::browser::viewer_is_here() {
+    if !crate::chromium::viewer_is_here() {
         return;
     }
     let world = World::new().await;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use store::{Db, DbConfig, Sql};
-use testkit::{Process, free_ports, wait_until};
+use testkit::{Process, free_ports, until_ok, wait_until};
+use vault::Vault;
 
 /// A running control plane.
 pub struct Control {
@@ -23,7 +24,7 @@ pub fn binary() -> String {
 }
 
 impl Control {
-    /// Starts it in the folder `data`; agents reach it at `address`.
+    /// Starts it in the folder `data`; agents reach it at `address`. With its end, also by the kill of the test, the folder around goes.
     pub async fn start(data: &Path, address: Ipv4Addr) -> Control {
         let ports = free_ports(4);
         let agents = format!("{address}:{}", ports[3]);
@@ -37,7 +38,7 @@ impl Control {
         let flags = ["--listen", "--grpc-listen", "--metrics-listen"];
         command.extend(flags.iter().zip(ports).map(|(flag, port)| format!("{flag}=127.0.0.1:{port}")));
         std::fs::create_dir_all(data).expect("the control plane's folder");
-        let process = Process::start(&command, &data.join("log"), None);
+        let process = Process::start(&command, &data.join("log"), data.parent());
         let control = Control { process, data: data.to_owned(), agents };
         wait_until(
             || async {
@@ -50,12 +51,32 @@ impl Control {
         control
     }
 
-    /// A client with the administrator's keys.
-    pub fn api(&self) -> ApiClient {
+    fn told(&self, key: &str) -> String {
         let dev = std::fs::read(self.data.join("dev.json")).expect("dev.json");
         let dev: Value = serde_json::from_slice(&dev).expect("JSON");
-        let told = |key: &str| dev.get(key).and_then(Value::as_str).expect("an entry of dev.json").to_owned();
-        ApiClient::new(&told("endpoint"), &told("apikey"), &told("secretkey"))
+        dev.get(key).and_then(Value::as_str).expect("an entry of dev.json").to_owned()
+    }
+
+    /// A client with the administrator's keys.
+    pub fn api(&self) -> ApiClient {
+        ApiClient::new(&self.told("endpoint"), &self.told("apikey"), &self.told("secretkey"))
+    }
+
+    /// Where the API and the consoles are: `127.0.0.1:8080`.
+    pub fn address(&self) -> String {
+        let endpoint = self.told("endpoint");
+        endpoint.trim_start_matches("http://").split('/').next().expect("an address").to_owned()
+    }
+
+    /// The address of a machine's console as 4.11's UI makes it, signed by this user.
+    pub fn console_url(&self, who: &ApiClient, vm: &str) -> String {
+        let query = who.signed("console", &[("cmd", "access"), ("vm", vm)]).expect("a query");
+        format!("http://{}/client/console?{query}", self.address())
+    }
+
+    /// The installation's key.
+    pub fn vault(&self) -> Vault {
+        Vault::open(&self.data.join("master.key")).expect("the master key")
     }
 
     /// What `arcus token` prints: good for one host.
@@ -103,16 +124,13 @@ impl Control {
 
     /// Fails with what `arcus audit` still finds after the duties have had time to tidy up.
     pub async fn audit(&self) {
-        let command = || tokio::process::Command::new(binary()).arg("audit").arg("--data-dir").arg(&self.data).output();
-        let begun = std::time::Instant::now();
-        loop {
-            let out = command().await.expect("arcus audit");
-            if out.status.success() {
-                return;
-            }
-            let said = String::from_utf8_lossy(&out.stdout);
-            assert!(begun.elapsed() < Duration::from_secs(60), "{said}{}", String::from_utf8_lossy(&out.stderr));
-        }
+        let look = || async {
+            let mut command = tokio::process::Command::new(binary());
+            let out = command.arg("audit").arg("--data-dir").arg(&self.data).output().await.expect("arcus audit");
+            let said = || format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+            if out.status.success() { Ok(()) } else { Err(said()) }
+        };
+        until_ok(look, Duration::from_secs(120)).await;
     }
 
     /// The end of what it wrote.

@@ -2,8 +2,10 @@
 
 use crate::world::{Vm, World, text};
 use base64::Engine as _;
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use testkit::until_ok;
 
 const SCRIPT: &str = "#!/bin/sh\necho it ran > /www/userdata\n";
 
@@ -33,39 +35,60 @@ pub async fn network(world: &mut World) {
     world.ids.insert("net", net);
 }
 
-/// A first guest, with all that a user can give it; gives how long it took until the guest ran programs.
-pub async fn first(world: &World) -> (Vm, Duration) {
+/// A first guest, with all that a user can give it.
+// covers: NET-007, TPL-055, VM-278, VM-284, VM-286, VM-289, VM-290, VM-292, VM-293
+pub async fn first(world: &World) -> Vm {
     let pair = world.run("createSSHKeyPair", &[("name", "key")]).await;
     let private = text(&pair, "/keypair/privatekey");
     assert!(private.contains("PRIVATE KEY"));
     std::fs::write(world.folder("key"), private).unwrap();
     let user_data = base64::engine::general_purpose::STANDARD.encode(SCRIPT);
+    let mut refused = world.deploy_params("first");
+    refused.push(("userdata", "not base64!"));
+    assert_eq!(world.api.once("deployVirtualMachine", &refused).await.unwrap().status(), 431);
     let begun = Instant::now();
     let (vm, shown) = world.deploy("first", &[("userdata", &user_data), ("keypair", "key")]).await;
-    let running = begun.elapsed();
     let password = text(&shown, "/password");
+    crate::timings::follow(world, "first", &vm, begun).await;
     let ready = world.told(&vm, "ready").await;
-    let took = begun.elapsed();
     assert_eq!((ready["ip"].as_str(), ready["hostname"].as_str()), (vm.ip.as_str(), "first"));
-    eprintln!(
-        "host test: Running after {:.1} s, the guest's own clock: init at {} s, address at {} s",
-        running.as_secs_f64(),
-        world.told(&vm, "up").await["seconds"],
-        ready["seconds"]
-    );
-    world.told(&vm, "configured").await;
     let lease = world.told(&vm, "lease").await;
-    assert_eq!((lease["router"].as_str(), lease["server"].as_str()), ("10.1.1.1", "10.1.1.1"), "{lease:?}");
+    let nic = &shown["nic"][0];
+    let net = world.first("listNetworks", "network", &[("id", world.id("net"))]).await;
+    let wanted = [
+        ("ip", format!("{}/24", vm.ip)),
+        ("mac", text(nic, "/macaddress")),
+        ("router", text(nic, "/gateway")),
+        ("server", text(nic, "/gateway")),
+        ("dns", text(nic, "/gateway")),
+        ("hostname", "first".to_owned()),
+        ("domain", text(&net, "/networkdomain")),
+    ];
+    for (key, value) in wanted {
+        assert_eq!(lease[key], value, "{key} of {lease:?}");
+    }
     let told = world.told(&vm, "userdata-sha256").await;
     assert_eq!(told["userdata-sha256"], sha256(SCRIPT.as_bytes()));
     assert_eq!(world.told(&vm, "userdata-exit").await["userdata-exit"], "0");
     assert_eq!(world.told(&vm, "ssh-keys").await["ssh-keys"], "1");
     assert_eq!(world.told(&vm, "password-set").await["sha256"], sha256(password.as_bytes()));
-    assert_eq!(world.told(&vm, "meta instance-id").await["instance-id"], vm.id);
+    let meta = [
+        ("instance-id", vm.id.as_str()),
+        ("vm-id", &vm.id),
+        ("local-ipv4", &vm.ip),
+        ("local-hostname", "first"),
+        ("service-offering", "tiny"),
+        ("availability-zone", "host"),
+        ("public-keys", "ssh-rsa"),
+    ];
+    for (key, value) in meta {
+        assert_eq!(world.told(&vm, &format!("meta {key}")).await[key], value);
+    }
+    assert!(world.told(&vm, "meta cloud-identifier").await["cloud-identifier"].starts_with("CloudStack-{"));
     // Nobody but who deployed it is told the password, and nobody keeps it in the clear.
     let listed = world.first("listVirtualMachines", "virtualmachine", &[("id", &vm.id)]).await;
     assert!(listed.get("password").is_none(), "{listed}");
-    (vm, took)
+    vm
 }
 
 /// Stopped by its power button and by force, started, rebooted: each time it is what it was.
@@ -92,7 +115,7 @@ pub async fn life(world: &World, vm: &Vm) {
     assert_eq!(passwords, 1);
 }
 
-/// Stopped here and started on the other host: the same disk, the same address, reached by the same router.
+/// Stopped here and started on the other host: the same disk, the same address, reached through the router on the first.
 pub async fn elsewhere(world: &World, vm: &Vm, host: &str, echo: &str) {
     let boots = world.boots(vm);
     world.run("stopVirtualMachine", &[("id", &vm.id)]).await;
@@ -102,22 +125,31 @@ pub async fn elsewhere(world: &World, vm: &Vm, host: &str, echo: &str) {
     world.booted(vm, boots + 1).await;
     let copies: Vec<usize> = world.machines.iter().map(|m| m.copies(&vm.instance)).collect();
     assert_eq!(copies, [0, 1]);
-    assert!(world.echoes(echo).await, "through the router on the first host");
+    world.reached(echo).await;
 }
 
-/// Everything goes: nothing of guests or routers stays on the host.
+/// A running guest that is destroyed has its power cut, and is Destroyed until it is expunged.
+// covers: VM-253
+pub async fn destroyed(world: &World, vm: &Vm) {
+    world.run("destroyVirtualMachine", &[("id", &vm.id)]).await;
+    assert_eq!((world.state(vm).await.as_str(), world.host().copies(&vm.instance)), ("Destroyed", 0));
+    assert!(!world.host().console(&vm.instance).contains("GUEST stopping"), "it isn't asked");
+    world.run("expungeVirtualMachine", &[("id", &vm.id)]).await;
+    assert_eq!(world.state(vm).await, "none");
+}
+
+/// Everything goes: nothing of guests or routers stays on the hosts.
 pub async fn end(world: &World, vms: &[&Vm], before: &[Vec<String>]) {
     for vm in vms {
         world.run("destroyVirtualMachine", &[("id", &vm.id), ("expunge", "true")]).await;
         assert_eq!(world.state(vm).await, "none");
     }
     world.run("deleteNetwork", &[("id", world.id("net"))]).await;
-    let begun = Instant::now();
-    while world.remains() != before {
+    let clean = || async {
         let left = world.remains();
-        assert!(begun.elapsed() < Duration::from_secs(60), "there is {left:#?}\n--- there was {before:#?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        if left == before { Ok(()) } else { Err(format!("there is {left:#?}\n--- there was {before:#?}")) }
+    };
+    until_ok(clean, Duration::from_secs(120)).await;
     let disks = std::fs::read_dir(world.folder("primary")).unwrap().flatten();
     let disks: Vec<String> = disks.map(|d| d.file_name().to_string_lossy().into_owned()).collect();
     assert!(disks.iter().all(|name| name.starts_with("template-") || name == ".arcus"), "{disks:?}");
@@ -126,6 +158,13 @@ pub async fn end(world: &World, vms: &[&Vm], before: &[Vec<String>]) {
     let notes = notes.map(|n| n.file_name().to_string_lossy().into_owned());
     let notes: Vec<String> = notes.filter(|name| !name.starts_with('.')).collect();
     assert!(notes.is_empty(), "notes of volumes: {notes:?}");
+    for vm in vms {
+        let claims = std::fs::read_dir(world.folder("primary").join(".arcus/leases/leases").join(&vm.id));
+        let claims = claims.into_iter().flatten().flatten().map(|c| c.file_name().to_string_lossy().into_owned());
+        let claims: BTreeSet<String> = claims.collect();
+        let held = |name: &&String| !name.ends_with(".free") && !claims.contains(&format!("{name}.free"));
+        assert_eq!(claims.iter().find(held), None, "a lease that wasn't given back, of {claims:?}");
+    }
     world.control.settle().await;
     world.control.audit().await;
 }

@@ -7,6 +7,17 @@ use std::process::Command;
 use std::time::Duration;
 use testkit::{HostOptions, Libvirtd, Place, Process, wait_until};
 
+/// How many of the processes that are seen at `proc` have an argument that begins so.
+pub fn processes(proc: &Path, argument: &str) -> usize {
+    let has = |entry: &std::fs::DirEntry| {
+        // Those that have ended and aren't buried yet have no words.
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word.starts_with(argument.as_bytes()))
+    };
+    let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_name().as_encoded_bytes()[0].is_ascii_digit()).filter(has).count()
+}
+
 /// A KVM host.
 pub struct Machine {
     agent: Option<Process>,
@@ -18,16 +29,18 @@ pub struct Machine {
 
 impl Machine {
     /// A machine at `place` with an agent that waits to be added. `dir` is its own folder: a short path that everybody may pass.
-    pub async fn start(dir: &Path, place: Place, agents: &str, token: &str) -> Machine {
+    pub async fn start(dir: &Path, place: Place, agents: &str, token: &str, hypervisor: &str) -> Machine {
+        let containers = hypervisor == "LXC";
         let address = place.address.clone();
-        let libvirtd = Libvirtd::start_with(&HostOptions { place, ..HostOptions::default() }).await;
+        let libvirtd = Libvirtd::start_with(&HostOptions { place, containers, ..HostOptions::default() }).await;
         std::fs::create_dir_all(dir).expect("the host's folder");
         std::fs::write(dir.join("token"), token).expect("the token");
         let at = dir.display();
         let config = format!(
             "[common]\nlog = \"info,arcus_agent=debug,agent=debug\"\n\n[agent]\nendpoints = [\"{agents}\"]\ntoken_file = \"{at}/token\"\nstate_dir = \"{at}/a\"\n\
-             hypervisor = \"kvm\"\n\n[agent.kvm]\nguest_device = \"eth0\"\npublic_device = \"cloudbr1\"\nprivate_ip = \"{address}\"\n\
-             mount_root = \"{at}/mnt\"\nallow_unmounted = true\ncpu_limits = false\nreserved_memory_mib = 256\ngrace_seconds = 20\n"
+             hypervisor = \"{}\"\n\n[agent.kvm]\nguest_device = \"eth0\"\npublic_device = \"cloudbr1\"\nprivate_ip = \"{address}\"\n\
+             mount_root = \"{at}/mnt\"\nallow_unmounted = true\ncpu_limits = false\nreserved_memory_mib = 256\ngrace_seconds = 60\n",
+            hypervisor.to_lowercase()
         );
         std::fs::write(dir.join("arcus.toml"), config).expect("the agent's configuration");
         let mut machine = Machine { agent: None, libvirtd, dir: dir.to_owned(), address };
@@ -56,7 +69,7 @@ impl Machine {
         let pid = std::fs::read_to_string(self.pid_file()).expect("the agent's pid file");
         self.run("kill", &["-KILL", pid.trim()]);
         let agent = self.agent.take().expect("a running agent");
-        wait_until(|| async { !agent.alive() }, Duration::from_secs(10)).await;
+        wait_until(|| async { !agent.alive() }, Duration::from_secs(60)).await;
     }
 
     /// Runs a program inside to its good end; gives what it printed.
@@ -78,7 +91,7 @@ impl Machine {
 
     /// What a guest has said on its serial line.
     pub fn console(&self, instance: &str) -> String {
-        let log = self.libvirtd.root().join(format!("var/log/libvirt/qemu/{instance}-console.log"));
+        let log = self.libvirtd.logs().join(format!("qemu/{instance}-console.log"));
         String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
     }
 
@@ -91,17 +104,31 @@ impl Machine {
 
     /// The names of the domains that run.
     pub fn domains(&self) -> BTreeSet<String> {
-        let entries = std::fs::read_dir(self.libvirtd.root().join("run/libvirt/qemu")).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(self.notes().join("qemu")).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         names.filter_map(|name| name.strip_suffix(".xml").map(str::to_owned)).collect()
     }
 
-    /// How many QEMUs run a VM.
+    /// How many QEMUs run a VM here.
     pub fn copies(&self, instance: &str) -> usize {
-        // The brackets keep the search from finding itself.
-        let search =
-            format!("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c 'gues[t]={instance},' || :");
-        self.run("sh", &["-c", &search]).trim().parse().expect("a number")
+        processes(&self.libvirtd.root().join("proc"), &format!("guest={instance},"))
+    }
+
+    /// Where libvirt keeps notes of what runs; of a host that is off, of what ran.
+    pub fn notes(&self) -> PathBuf {
+        self.libvirtd.run_dir()
+    }
+
+    /// Its power is cut: everything that runs in it is gone at once. Its network is [`crate::network::Network::cut`]'s.
+    pub async fn die(&mut self) {
+        self.libvirtd.kill().await;
+        self.agent = None;
+    }
+
+    /// It starts again, in a network that is there again, with what is on its disk.
+    pub async fn boot(&mut self) {
+        self.libvirtd.boot().await;
+        self.start_agent();
     }
 
     /// Resident memory of the agent, KiB.

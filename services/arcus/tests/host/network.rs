@@ -1,7 +1,8 @@
 //! The networks of the test: a bridge between the control plane and the hosts, and an outside that public addresses belong to.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use testkit::Place;
 
 /// Outside, and routers' way out.
@@ -21,13 +22,36 @@ fn run(program: &str, args: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Removes something that may be gone already.
+fn delete(args: &str) {
+    let _ = Command::new("ip").args(args.split(' ')).stderr(Stdio::null()).status();
+}
+
 impl Network {
+    /// Removes what tests left that were killed.
+    fn sweep() {
+        let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+        for name in names.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            let Some((id, _)) = name.strip_prefix("ht").and_then(|rest| rest.split_once('-')) else { continue };
+            let pid = id.trim_end_matches(|letter: char| letter.is_ascii_lowercase());
+            if !pid.is_empty() && !std::path::Path::new("/proc").join(pid).exists() {
+                delete(&format!("netns del {name}"));
+                delete(&format!("link del ht{id}"));
+            }
+        }
+    }
+
     /// Without hosts.
     pub fn new() -> Network {
+        Network::sweep();
+        // Of this process: the next letter.
+        static NEXT: AtomicU8 = AtomicU8::new(b'a');
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
+        let id = format!("ht{pid}{}", char::from(next));
         let [_, _, high, low] = pid.to_be_bytes();
-        let network =
-            Network { id: format!("ht{pid}"), bridge: format!("ht{pid}"), base: [128 | (high & 0x7f), low], hosts: 0 };
+        let base = [128 | (high & 0x7f), low ^ (next << 6)];
+        let network = Network { bridge: id.clone(), id, base, hosts: 0 };
         run("ip", &format!("link add {} type bridge", network.bridge));
         run("ip", &format!("addr add {}/24 dev {}", network.control(), network.bridge));
         run("ip", &format!("link set {} up", network.bridge));
@@ -79,7 +103,19 @@ impl Network {
     /// The network of one more host: `eth0` to the control plane and the other hosts, the bridge `cloudbr1` to the outside.
     pub fn add_host(&mut self) -> Place {
         self.hosts += 1;
-        let n = self.hosts;
+        self.wire(self.hosts)
+    }
+
+    /// Cuts a host off, with all devices that it made: its namespace vanishes. They are counted from 1.
+    pub fn cut(&self, n: u8) {
+        delete(&format!("netns del {}-h{n}", self.id));
+        // The namespace goes a moment after its last process: its ends of these go at once.
+        delete(&format!("link del {}v{n}", self.bridge));
+        delete(&format!("-n {} link del h{n}", self.outside_name()));
+    }
+
+    /// Gives a host its network, for the first time or again after [`Network::cut`].
+    pub fn wire(&self, n: u8) -> Place {
         let (name, address) = (format!("{}-h{n}", self.id), self.address(10 + n));
         run("ip", &format!("netns add {name}"));
         run("ip", &format!("-n {name} link set lo up"));
@@ -100,11 +136,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let delete = |args: &str| drop(Command::new("ip").args(args.split(' ')).status());
-        for n in 1..=self.hosts {
-            delete(&format!("netns del {}-h{n}", self.id));
-            delete(&format!("link del {}v{n}", self.bridge));
-        }
+        (1..=self.hosts).for_each(|n| self.cut(n));
         delete(&format!("netns del {}", self.outside_name()));
         delete(&format!("link del {}", self.bridge));
     }

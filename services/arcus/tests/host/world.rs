@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 use testkit::guest::{self, talk};
-use testkit::{Libvirtd, Place, wait_until};
+use testkit::{Libvirtd, Place, until_ok, wait_until};
 
 /// Control plane, hosts and their networks.
 pub struct World {
@@ -20,6 +20,8 @@ pub struct World {
     pub api: ApiClient,
     pub network: Network,
     dir: tempfile::TempDir,
+    /// What the hosts are in the API.
+    pub hypervisor: &'static str,
     /// Ids of what steps made, by their own names.
     pub ids: BTreeMap<&'static str, String>,
 }
@@ -42,6 +44,20 @@ pub struct Vm {
 impl World {
     /// `None` where the machine can't, after saying so.
     pub async fn new(test: &str) -> Option<World> {
+        World::of(test, "KVM").await
+    }
+
+    /// The same with hosts whose guests are containers.
+    pub async fn containers(test: &str) -> Option<World> {
+        if let Some(why) = Libvirtd::missing_for_containers().or_else(testkit::container::missing) {
+            let _ =
+                std::io::Write::write_all(&mut std::io::stderr(), format!("\n!!! SKIPPED: {test}: {why}\n").as_bytes());
+            return None;
+        }
+        World::of(test, "LXC").await
+    }
+
+    async fn of(test: &str, hypervisor: &'static str) -> Option<World> {
         let tools = ["nft", "dnsmasq", "haproxy", "busybox"];
         let path = std::env::var("PATH").unwrap_or_default();
         let there =
@@ -58,7 +74,7 @@ impl World {
         let network = Network::new();
         let control = Control::start(&dir.path().join("data"), network.control()).await;
         let api = control.api();
-        let mut world = World { machines: Vec::new(), control, api, network, dir, ids: BTreeMap::new() };
+        let mut world = World { machines: Vec::new(), control, api, network, dir, hypervisor, ids: BTreeMap::new() };
         for folder in ["primary", "secondary", "images"] {
             std::fs::create_dir_all(world.folder(folder)).unwrap();
         }
@@ -76,7 +92,19 @@ impl World {
         let place = self.network.add_host();
         let dir = self.folder(&format!("h{}", self.machines.len() + 1));
         let token = self.control.token();
-        self.machines.push(Machine::start(&dir, place, &self.control.agents, &token).await);
+        self.machines.push(Machine::start(&dir, place, &self.control.agents, &token, self.hypervisor).await);
+    }
+
+    /// The power of a machine is cut, and its network is gone. They are counted from 0.
+    pub async fn kill_host(&mut self, n: usize) {
+        self.machines[n].die().await;
+        self.network.cut(u8::try_from(n + 1).unwrap());
+    }
+
+    /// The machine starts again.
+    pub async fn boot_host(&mut self, n: usize) {
+        self.network.wire(u8::try_from(n + 1).unwrap());
+        self.machines[n].boot().await;
     }
 
     /// The first host.
@@ -137,6 +165,7 @@ impl World {
     /// Deploys a VM into the network `net`; `more` parameters may follow.
     pub async fn deploy(&self, name: &str, more: &[(&str, &str)]) -> (Vm, Value) {
         let mut params = self.deploy_params(name);
+        params.retain(|(key, _)| more.iter().all(|(instead, _)| instead != key));
         params.extend(more);
         let answer = self.run("deployVirtualMachine", &params).await;
         let vm = Vm {
@@ -164,21 +193,14 @@ impl World {
     pub fn told<'a>(&'a self, vm: &'a Vm, what: &'a str) -> impl Future<Output = BTreeMap<String, String>> + 'a {
         let caller = std::panic::Location::caller();
         async move {
-            let read = || self.machines.iter().map(|m| m.console(&vm.instance)).collect::<String>();
-            let begun = std::time::Instant::now();
-            loop {
-                if let Some(told) = guest::told(&read(), what) {
-                    return told;
-                }
-                let console = read();
-                let tail = &console[console.len().saturating_sub(1500)..];
-                assert!(
-                    begun.elapsed() < Duration::from_secs(120),
-                    "{caller}: {} doesn't say {what}:\n{tail}",
-                    vm.instance
-                );
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            let look = || async {
+                let console: String = self.machines.iter().map(|m| m.console(&vm.instance)).collect();
+                let tail =
+                    || console.chars().rev().take(1500).collect::<Vec<_>>().into_iter().rev().collect::<String>();
+                guest::told(&console, what)
+                    .ok_or_else(|| format!("{caller}: {} doesn't say {what}:\n{}", vm.instance, tail()))
+            };
+            until_ok(look, Duration::from_secs(240)).await
         }
     }
 
@@ -198,6 +220,17 @@ impl World {
     /// Whether somebody outside who calls this address gets an echo.
     pub async fn echoes(&self, address: &str) -> bool {
         self.answers(&self.network.outside(), address).await
+    }
+
+    /// Waits until somebody outside who calls this address gets an echo.
+    #[track_caller]
+    pub fn reached<'a>(&'a self, address: &'a str) -> impl Future<Output = ()> + 'a {
+        let caller = std::panic::Location::caller();
+        let look = move || async move {
+            let found = self.echoes(address).await;
+            if found { Ok(()) } else { Err(format!("{caller}: {address} isn't reached")) }
+        };
+        until_ok(look, Duration::from_secs(120))
     }
 
     async fn answers(&self, from: &Place, address: &str) -> bool {

@@ -5,6 +5,7 @@ mod bad_input;
 mod books;
 mod concurrency;
 mod dev;
+mod downloads;
 mod golden;
 mod idempotency;
 mod kill;

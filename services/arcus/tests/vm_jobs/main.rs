@@ -4,6 +4,8 @@
 
 mod budget;
 mod failover;
+mod migrate;
+mod nics;
 mod scenario;
 mod template;
 mod world;
@@ -160,6 +162,15 @@ async fn a_machine_that_ended_by_itself() {
 async fn stopping_on_a_host_that_is_away() {
     let scenario = failover::StopAway(Template::shared().await);
     let proof = prove(&scenario, &["stopping", "owe", "unplug"]).await.unwrap_or_else(|why| panic!("{why}"));
+    println!("{} runs over {} points", proof.runs, proof.points.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrating() {
+    let scenario = migrate::Migrating(Template::shared().await);
+    let steps =
+        ["place", "nics", "disks", "begin", "prepare", "agreed", "perform", "finish", "move", "confirm", "boot"];
+    let proof = prove(&scenario, &steps).await.unwrap_or_else(|why| panic!("{why}"));
     println!("{} runs over {} points", proof.runs, proof.points.len());
 }
 

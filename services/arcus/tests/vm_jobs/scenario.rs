@@ -115,8 +115,8 @@ impl Scenario for VmScenario {
 }
 
 /// Whether the running machine is off, with its NICs and its capacity, and all else is as before.
-fn only_stopped(before: &str, after: &str) -> bool {
-    let changed = ["vm: t-first", "capacity: ", "held: ", "nic: t-first", "simulated: "];
+pub fn only_stopped(before: &str, after: &str) -> bool {
+    let changed = ["vm: t-first", "capacity: ", "held: ", "nic: t-first", "plugged: ", "simulated: "];
     let rest = |text: &str| -> Vec<String> {
         text.lines().filter(|l| !changed.iter().any(|c| l.starts_with(c))).map(str::to_owned).collect()
     };

@@ -23,6 +23,12 @@ pub struct Ids {
     pub offering: String,
     pub network: String,
     pub host: String,
+    /// Of a template with networks: one in which `t-first` has its second NIC.
+    pub second_network: String,
+    /// That NIC.
+    pub second_nic: String,
+    /// A network in which nobody is.
+    pub third_network: String,
     vms: BTreeMap<String, String>,
 }
 
@@ -44,6 +50,21 @@ impl Template {
         SHARED.get_or_init(Template::build).await
     }
 
+    /// The same with two networks more, a second NIC of the running machine in one of them, and an SSH key.
+    pub async fn with_networks() -> &'static Template {
+        static ENRICHED: OnceCell<Template> = OnceCell::const_new();
+        ENRICHED
+            .get_or_init(|| async {
+                let shared = Template::shared().await;
+                let (dir, mut ids) = (shared.copy(), shared.ids.clone());
+                let (stack, api) = open(dir.path()).await;
+                more_networks(&api, &mut ids).await;
+                stack.shut_down().await;
+                Template { dir, ids }
+            })
+            .await
+    }
+
     async fn build() -> Template {
         // `ARCUS_LOG=debug` shows what the services say; the guard of a process-wide subscriber may go.
         let quiet = telemetry::Options { filter: Some("error".into()), ..telemetry::Options::default() };
@@ -57,6 +78,9 @@ impl Template {
             offering: first(&api, "listServiceOfferings", "serviceoffering", &[("name", "Small Instance")]).await,
             network: first(&api, "listNetworks", "network", &[]).await,
             host: first(&api, "listHosts", "host", &[]).await,
+            second_network: String::new(),
+            second_nic: String::new(),
+            third_network: String::new(),
             vms: BTreeMap::new(),
         };
         for name in [OFF, GONE] {
@@ -86,6 +110,32 @@ impl Template {
         copy_folder(self.dir.path(), copy.path());
         copy
     }
+}
+
+async fn more_networks(api: &ApiClient, ids: &mut Ids) {
+    let text = |answer: &Value, pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
+    let known = api.call("listNetworks", &[("id", &ids.network)]).await.unwrap();
+    let offering = text(&known, "/network/0/networkofferingid");
+    let mut made = Vec::new();
+    for name in ["second", "third"] {
+        let params =
+            [("zoneid", ids.zone.as_str()), ("networkofferingid", &offering), ("name", name), ("displaytext", name)];
+        made.push(text(&api.call("createNetwork", &params).await.unwrap(), "/network/id"));
+    }
+    (ids.third_network, ids.second_network) = (made.pop().unwrap(), made.pop().unwrap());
+    let add = [("virtualmachineid", ids.vms[RUNNING].as_str()), ("networkid", &ids.second_network)];
+    let changed = api.run("addNicToVirtualMachine", &add).await.unwrap();
+    let nics = changed.pointer("/virtualmachine/nic").and_then(Value::as_array).unwrap();
+    let added = nics.iter().find(|nic| text(nic, "/networkid") == ids.second_network).unwrap();
+    ids.second_nic = text(added, "/id");
+    // The third one is implemented, too: that it stays so when a NIC's job fails is no remainder.
+    let passing = [("virtualmachineid", ids.vms[RUNNING].as_str()), ("networkid", &ids.third_network)];
+    let changed = api.run("addNicToVirtualMachine", &passing).await.unwrap();
+    let nics = changed.pointer("/virtualmachine/nic").and_then(Value::as_array).unwrap();
+    let passing = text(nics.iter().find(|nic| text(nic, "/networkid") == ids.third_network).unwrap(), "/id");
+    let remove = [("virtualmachineid", ids.vms[RUNNING].as_str()), ("nicid", &passing)];
+    api.run("removeNicFromVirtualMachine", &remove).await.unwrap();
+    api.call("createSSHKeyPair", &[("name", "k1")]).await.unwrap();
 }
 
 /// The whole system on a data folder, with a client.

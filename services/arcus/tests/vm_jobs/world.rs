@@ -161,6 +161,8 @@ impl World {
             .into_iter()
             .map(|vm| format!("simulated: {} {:?}", vm.spec.display_name, vm.power))
             .collect();
+        let vms = self.simulator.vms();
+        running.extend(vms.iter().map(|vm| format!("plugged: {} {}", vm.spec.display_name, vm.spec.nics.len())));
         running.sort();
         lines.extend(running);
         lines.push(format!("simulated disks: {}", self.simulator.disks().len()));
@@ -176,6 +178,12 @@ const LOOKS: &[(&str, &str)] = &[
     ),
     ("capacity", "SELECT SUM(cpu_used_mhz) || '', SUM(mem_used) || '', SUM(vms) || '' FROM host_capacity"),
     ("held", "SELECT COUNT(*) || '' FROM vm_capacity"),
+    (
+        "place",
+        "SELECT v.name, n.device_id || '', n.is_default || '' FROM nics n JOIN vms v ON v.id = n.vm_id WHERE n.removed IS NULL \
+         ORDER BY v.name, n.device_id",
+    ),
+    ("access", "SELECT name, COALESCE(key_pair, 'none') FROM vms WHERE removed IS NULL ORDER BY name"),
     ("nic", "SELECT v.name, n.state FROM nics n JOIN vms v ON v.id = n.vm_id WHERE n.removed IS NULL ORDER BY v.name"),
     (
         "volume",

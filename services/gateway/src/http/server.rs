@@ -10,7 +10,7 @@ use contract::ApiError;
 use futures::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use telemetry::metrics;
@@ -22,6 +22,7 @@ use super::answer::{Answer, Content};
 use super::api::{self, Purpose};
 use super::exchange::{self, Exchange, Intake, Unreadable};
 use crate::console::{self, Wanted};
+use crate::download::{self, Body};
 use crate::gates::Queues;
 use crate::gateway::Gateway;
 
@@ -121,12 +122,7 @@ impl Server {
     }
 
     /// Answers a request. Once the replica is to end, the answer is the connection's last one.
-    pub async fn respond(
-        &self,
-        request: Request<Incoming>,
-        peer: IpAddr,
-        stop: &CancellationToken,
-    ) -> Response<Full<Bytes>> {
+    pub async fn respond(&self, request: Request<Incoming>, peer: IpAddr, stop: &CancellationToken) -> Response<Body> {
         let request_id = uuid::Uuid::now_v7().to_string();
         let span = tracing::info_span!(
             "request",
@@ -135,12 +131,21 @@ impl Server {
             account = tracing::field::Empty
         );
         telemetry::propagate::follow_headers(&span, request.headers());
-        let mut response = self.route(request, peer, request_id).instrument(span).await;
+        let mut response = self.find(request, peer, request_id).instrument(span).await;
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if !upgraded && (self.gateway.draining.is_cancelled() || stop.is_cancelled()) {
             response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
         response
+    }
+
+    async fn find(&self, request: Request<Incoming>, peer: IpAddr, request_id: String) -> Response<Body> {
+        if self.port == Port::Client && download::token(request.uri().path()).is_some() {
+            let (parts, _) = request.into_parts();
+            let token = download::token(parts.uri.path()).unwrap_or_default();
+            return self.gateway.downloads.serve(token, &parts, &request_id).await;
+        }
+        self.route(request, peer, request_id).await.map(Either::Left)
     }
 
     async fn route(&self, request: Request<Incoming>, peer: IpAddr, request_id: String) -> Response<Full<Bytes>> {

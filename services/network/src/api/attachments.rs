@@ -4,7 +4,8 @@ use super::Api;
 use crate::attachment;
 use contract_network::attachments_server::Attachments;
 use contract_network::{
-    AllocateNicsRequest, CheckNicsResponse, DefaultNetworkRequest, DefaultNetworkResponse, NicsResponse, VmNicsRequest,
+    AllocateNicsRequest, CheckNicsResponse, DefaultNetworkRequest, DefaultNetworkResponse, MoveNicsRequest,
+    NicsResponse, RemoveNicRequest, SetDefaultNicRequest, TellRequest, VmNicsRequest,
 };
 use jobs::StepKey;
 use tonic::{Request, Response, Status};
@@ -20,7 +21,8 @@ impl Attachments for Api {
     async fn allocate(&self, request: Request<AllocateNicsRequest>) -> Result<Response<NicsResponse>, Status> {
         let key = StepKey::of(&request)?;
         let (cx, req) = self.world.node.rpc.enter(request).await?;
-        Ok(Response::new(attachment::allocate(&self.world, &cx.caller, key, &req).await?))
+        let answer = attachment::allocate(&self.world, &cx.caller, key, &req).await?;
+        Ok(Response::new(attachment::rated(&self.world, answer).await?))
     }
 
     async fn release(&self, request: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
@@ -32,13 +34,38 @@ impl Attachments for Api {
     async fn prepare(&self, request: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
         let key = StepKey::of(&request)?;
         let (cx, req) = self.world.node.rpc.enter(request).await?;
-        Ok(Response::new(attachment::prepare(&self.world, &cx.caller, key, &req).await?))
+        let answer = attachment::prepare(&self.world, &cx.caller, key, &req).await?;
+        Ok(Response::new(attachment::rated(&self.world, answer).await?))
+    }
+
+    async fn change_host(&self, request: Request<MoveNicsRequest>) -> Result<Response<NicsResponse>, Status> {
+        let key = StepKey::of(&request)?;
+        let (cx, req) = self.world.node.rpc.enter(request).await?;
+        let answer = attachment::change_host(&self.world, &cx.caller, key, &req).await?;
+        Ok(Response::new(attachment::rated(&self.world, answer).await?))
     }
 
     async fn unprepare(&self, request: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
         let key = StepKey::of(&request)?;
         let (_, req) = self.world.node.rpc.enter(request).await?;
         Ok(Response::new(attachment::unprepare(&self.world, key, &req).await?))
+    }
+
+    async fn remove(&self, request: Request<RemoveNicRequest>) -> Result<Response<NicsResponse>, Status> {
+        let key = StepKey::of(&request)?;
+        let (_, req) = self.world.node.rpc.enter(request).await?;
+        Ok(Response::new(attachment::remove(&self.world, key, &req).await?))
+    }
+
+    async fn set_default(&self, request: Request<SetDefaultNicRequest>) -> Result<Response<NicsResponse>, Status> {
+        let key = StepKey::of(&request)?;
+        let (_, req) = self.world.node.rpc.enter(request).await?;
+        Ok(Response::new(attachment::set_default(&self.world, key, &req).await?))
+    }
+
+    async fn tell(&self, request: Request<TellRequest>) -> Result<Response<NicsResponse>, Status> {
+        let (_, req) = self.world.node.rpc.enter(request).await?;
+        Ok(Response::new(attachment::tell(&self.world, &req).await?))
     }
 
     async fn default_network(

@@ -24,7 +24,7 @@ struct Draft {
     mac_wanted: bool,
 }
 
-/// Makes the interfaces of a new VM; with a host, also makes their networks ready there.
+/// Makes the interfaces of a new VM, or further ones of one that has some; with a host, also makes their networks ready there.
 ///
 /// # Errors
 /// 431 for wishes that can't be met, 533 when a network is full, 534 when a router can't be brought up to date.
@@ -102,6 +102,8 @@ async fn draft(world: &World, caller: &Caller, request: &AllocateNicsRequest) ->
     let first_id = db.next_ids("nics", count).await?;
     let first_mac = db.next_ids("macs", count).await?;
     let identifier = world.node.settings.get(config::keys::MAC_IDENTIFIER);
+    let others = if request.additional { nics::of_vm(db, request.vm_id).await? } else { Vec::new() };
+    let mut places = (0i64..).filter(|place| others.iter().all(|other| other.device_id != *place));
     let mut drafts = Vec::with_capacity(request.nics.len());
     for (i, wish) in (0i64..).zip(&request.nics) {
         let view = match request.host_id {
@@ -118,14 +120,15 @@ async fn draft(world: &World, caller: &Caller, request: &AllocateNicsRequest) ->
             Some(mac) => Mac::parse(mac)?,
             None => mac_of(identifier, first_mac + i),
         };
+        let place = places.next().unwrap_or(i);
         let mut nic = Nic {
             id: first_id + i,
             uuid: model::new_uuid(),
             network_id: wish.network_id,
             vm_id: Some(request.vm_id),
             router_id: None,
-            device_id: i,
-            is_default: i == 0,
+            device_id: place,
+            is_default: others.is_empty() && i == 0,
             mac: mac.0,
             ip: None,
             ip_number: None,

@@ -8,7 +8,7 @@ use crate::store::{networks, routers};
 use crate::world::World;
 use contract::ApiError;
 use contract::api::Caller;
-use contract_network::{NicsResponse, VmNicsRequest};
+use contract_network::{MoveNicsRequest, NicsResponse, VmNicsRequest};
 use events::Record;
 use jobs::StepKey;
 use std::collections::HashSet;
@@ -62,6 +62,30 @@ pub async fn prepare(
         return Ok(answer);
     }
     Err(ApiError::concurrent("the VM's networks changed too often meanwhile: try again".to_owned()))
+}
+
+/// Makes a VM's networks ready on the host where it moves while it runs; undone, it is plugged where it stays.
+///
+/// # Errors
+/// As [`prepare`].
+pub async fn change_host(
+    world: &World,
+    caller: &Caller,
+    key: StepKey,
+    request: &MoveNicsRequest,
+) -> Result<NicsResponse, ApiError> {
+    let vm = request.vm_id;
+    if !key.is_undo() {
+        return prepare(world, caller, key, &VmNicsRequest { vm_id: vm, host_id: Some(request.host_id) }).await;
+    }
+    jobs::undo_effect!(&world.node.db, key, |tx, _done: Option<NicsResponse>| {
+        match request.stays_on {
+            Some(host) => Ok(nics::set_host(tx, vm, Some(host)).await?),
+            None => stopped(tx, vm).await,
+        }
+    })
+    .await?;
+    Ok(NicsResponse::default())
 }
 
 /// The VM no longer runs: its networks may be shut down. Addresses and leases stay. Also the undo of [`prepare`],

@@ -1,14 +1,18 @@
 //! Interfaces of VMs: addresses given and taken back, networks made ready for a host.
 
 mod allocate;
+mod change;
 mod check;
 mod default;
 mod lifecycle;
+mod rate;
 
 pub use allocate::allocate;
+pub use change::{remove, set_default, tell};
 pub use check::check;
 pub use default::default_network;
-pub use lifecycle::{prepare, release, unprepare};
+pub use lifecycle::{change_host, prepare, release, unprepare};
+pub use rate::rated;
 
 use crate::store::nics::Nic;
 use contract_network::{NicSpec, NicsResponse};
@@ -33,6 +37,7 @@ fn spec(nic: &Nic) -> NicSpec {
         broadcast_uri: nic.broadcast_uri.clone().unwrap_or_default(),
         traffic_type: nic.traffic_type.clone(),
         guest_type: nic.guest_type.clone().unwrap_or_default(),
+        rate_mbps: None,
     }
 }
 

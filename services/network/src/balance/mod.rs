@@ -11,8 +11,9 @@ pub use rule::{Algorithm, port, protocol};
 pub use stickiness::check as check_stickiness;
 
 use crate::rule::{Purpose, RuleState};
+use crate::store::routers::{self, Section};
 use crate::store::rules::Rule;
-use crate::store::{balancers, members, routers};
+use crate::store::{balancers, members};
 use contract::ApiError;
 use events::{Record, UsageRecord};
 use store::{Tx, now_micros};
@@ -55,7 +56,7 @@ pub async fn dropped(tx: &mut Tx, gone: &[Rule], zone: i64) -> Result<(), ApiErr
 /// Those of the database.
 pub async fn leave_vm(tx: &mut Tx, vm: i64) -> Result<(), ApiError> {
     for network in members::remove_of_vm(tx, vm).await? {
-        routers::raise_for_spec(tx, network).await?;
+        routers::raise_for(tx, network, &[Section::Balancers]).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::rule::taken;
 use super::{followed, wake_after};
 use crate::present;
 use crate::rule::{self, RuleState};
-use crate::store::routers;
+use crate::store::routers::{self, Section};
 use crate::store::rules::{self, Target};
 use crate::world::World;
 use contract::ApiError;
@@ -64,7 +64,7 @@ impl Job for UpdateForward {
         let db = &world.node.db;
         if self.machine.is_some() || self.ports.is_some() {
             let _old: Target = jobs::step!(ctx, "target", undo: Changed::Target, |tx| {
-                routers::raise_for_spec(tx, self.network).await?;
+                routers::raise_for(tx, self.network, &[Section::Nat]).await?;
                 let rule = rules::one_in(tx, self.id).await?.ok_or_else(gone)?;
                 let old = rule.target.ok_or_else(gone)?;
                 let new = self.target(&old);
@@ -96,7 +96,7 @@ impl Job for UpdateForward {
         let old = cx.value::<Target>();
         jobs::undo_step!(cx, |tx| {
             let Some(old) = &old else { return Ok(()) };
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, &[Section::Nat, Section::Firewall]).await?;
             wake_after(tx, &world, self.network);
             // Its VM may have gone meanwhile, and didn't take the rule with it, which was another's by then.
             if crate::store::nics::pin(tx, old.vm_id, self.network, &old.ip).await? {

@@ -5,7 +5,8 @@ use super::rule::taken;
 use crate::network::implement::ip_usage;
 use crate::present;
 use crate::rule;
-use crate::store::{ips, networks, routers};
+use crate::store::routers::{self, Section};
+use crate::store::{ips, networks, nics};
 use crate::world::World;
 use contract::ApiError;
 use contract::api::Success;
@@ -27,6 +28,18 @@ pub enum Undo {
     Keep,
     /// The address is back in the pool: no way back from there, its reservation goes too.
     LetGo,
+}
+
+/// What goes with an address: itself, and its rules.
+const RELEASED: &[Section] = &[Section::Interfaces, Section::Nat, Section::Firewall, Section::Balancers];
+
+/// The router lets go of an address, or takes it back. What guests are told of themselves names it where it stands for one.
+async fn raise_for_release(tx: &mut Tx, ip: i64, network: i64) -> Result<(), ApiError> {
+    match ips::one_in(tx, ip).await? {
+        Some(ip) if ip.is_static_nat => routers::raise_for_spec(tx, network).await?,
+        _ => routers::raise_for(tx, network, RELEASED).await?,
+    };
+    Ok(())
 }
 
 async fn applied(world: &World, network: i64) -> Result<(), ApiError> {
@@ -56,7 +69,7 @@ impl Job for AssociateIp {
     async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
         let db = &world.node.db;
         jobs::step!(ctx, "associate", undo: Undo::Free, |tx| {
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, &[Section::Interfaces]).await?;
             Ok(())
         })
         .await?;
@@ -98,7 +111,15 @@ impl Job for AssociateIp {
 async fn free_if(tx: &mut Tx, id: i64, network: i64, state: &str) -> Result<(), ApiError> {
     if ips::set_state(tx, id, state, "Releasing").await? {
         ips::free(tx, &[id]).await?;
-        routers::raise_for_spec(tx, network).await?;
+        routers::raise_for(tx, network, &[Section::Interfaces]).await?;
+    }
+    Ok(())
+}
+
+/// The guest that the address stands for is told whether it still does.
+async fn tell(tx: &mut Tx, id: i64, network: i64) -> Result<(), ApiError> {
+    if let Some(vm_ip) = ips::one_in(tx, id).await?.and_then(|ip| ip.vm_ip) {
+        nics::tell_at(tx, network, &vm_ip).await?;
     }
     Ok(())
 }
@@ -128,8 +149,8 @@ impl Job for DisassociateIp {
             if !ips::set_state(tx, self.id, "Allocated", "Releasing").await? {
                 return Err(gone());
             }
-            routers::raise_for_spec(tx, self.network).await?;
-            Ok(())
+            raise_for_release(tx, self.id, self.network).await?;
+            tell(tx, self.id, self.network).await
         })
         .await?;
         applied(&world, self.network).await?;
@@ -162,7 +183,8 @@ impl Job for DisassociateIp {
         jobs::undo_step!(cx, |tx| {
             // Only what is still on its way out can stay.
             if matches!(undo, Undo::Keep) && ips::set_state(tx, self.id, "Releasing", "Allocated").await? {
-                routers::raise_for_spec(tx, self.network).await?;
+                raise_for_release(tx, self.id, self.network).await?;
+                tell(tx, self.id, self.network).await?;
             }
             Ok(())
         })

@@ -10,7 +10,10 @@ mod prove;
 #[cfg(test)]
 mod prove_balance;
 #[cfg(test)]
+mod prove_router;
+#[cfg(test)]
 mod prove_rules;
+mod router;
 mod rule;
 mod static_nat;
 
@@ -18,6 +21,7 @@ pub use admin::{Action, AdminJob};
 pub use forward::UpdateForward;
 pub use ip::{AssociateIp, DisassociateIp, UpdateIp};
 pub use network::{DeleteNetwork, RestartNetwork, UpdateNetwork};
+pub use router::{Power, PowerRouter};
 pub use rule::{CreateRule, DeleteRule, Shown, UpdateRule};
 pub use static_nat::{DisableStaticNat, EnableStaticNat};
 
@@ -44,8 +48,17 @@ async fn followed(world: &World, network: i64, sections: &[&str]) -> Result<(), 
     }
 }
 
+/// The same for a change of rules, by UUID: what the router can't do of others' rules doesn't matter.
+async fn rules_followed(world: &World, network: i64, sections: &[&str], rules: &[String]) -> Result<(), ApiError> {
+    world.changed(network);
+    match routers::of_network(&world.node.db, network).await? {
+        Some(router) => world.routers.applied_rules(router.id, ROUTER_TIME, sections, rules).await,
+        None => Ok(()),
+    }
+}
+
 /// Lets the network's router follow after the commit, and nobody waits. Should it be forgotten, the duty finds it.
-fn wake_after(tx: &mut Tx, world: &Arc<World>, network: i64) {
+pub(crate) fn wake_after(tx: &mut Tx, world: &Arc<World>, network: i64) {
     let world = world.clone();
     tx.after_commit(move || {
         let node = world.node.clone();
@@ -66,6 +79,7 @@ pub fn register(builder: Builder, world: &Arc<World>) -> Builder {
         .register::<UpdateNetwork>(world.clone())
         .register::<DeleteNetwork>(world.clone())
         .register::<RestartNetwork>(world.clone())
+        .register::<PowerRouter>(world.clone())
         .register::<AssociateIp>(world.clone())
         .register::<DisassociateIp>(world.clone())
         .register::<UpdateIp>(world.clone())

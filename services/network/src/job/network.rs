@@ -1,10 +1,12 @@
 //! Changing, deleting and restarting networks.
 
+use super::router::{back_up, begin_down};
 use crate::job::Nothing;
 use crate::network::change::{self, Wish};
 use crate::network::implement;
 use crate::network::shutdown::drop_router;
 use crate::present;
+use crate::router::give_up;
 use crate::store::networks::{self, Network};
 use crate::store::{ips, nics, offerings, physical, ranges, routers, rules};
 use crate::world::World;
@@ -197,6 +199,8 @@ pub struct RestartNetwork {
 pub enum Restarted {
     /// A router, after the old one was taken away.
     Router,
+    /// The old router, which was on its way down.
+    Down,
 }
 
 impl Job for RestartNetwork {
@@ -206,6 +210,22 @@ impl Job for RestartNetwork {
 
     async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
         let id = self.id;
+        if self.cleanup {
+            // The new one has its addresses: it must not come before the old one went.
+            let began: Option<i64> = jobs::step!(ctx, "stopping", undo: Restarted::Down, |tx| {
+                match routers::of_network_in(tx, id).await? {
+                    Some(old) => begin_down(tx, old.id).await,
+                    None => Ok(None),
+                }
+            })
+            .await?;
+            world.changed(id);
+            if let Some(old) = began
+                && let Some(old) = routers::one(&world.node.db, old).await?
+            {
+                give_up(&world, &old, false).await?;
+            }
+        }
         jobs::step!(ctx, "restart", undo: Restarted::Router, |tx| {
             let network = networks::one_in(tx, id).await?.ok_or_else(gone)?;
             if self.cleanup || routers::of_network_in(tx, id).await?.is_none() {
@@ -233,7 +253,25 @@ impl Job for RestartNetwork {
         .await
     }
 
-    async fn undo(self, world: Arc<World>, _: Restarted, cx: UndoCx) -> Result<(), ApiError> {
+    async fn undo(self, world: Arc<World>, undo: Restarted, cx: UndoCx) -> Result<(), ApiError> {
+        if let Restarted::Down = undo {
+            return jobs::undo_step!(cx, |tx| {
+                match routers::of_network_in(tx, self.id).await? {
+                    Some(router) => back_up(tx, &world, router.id, self.id).await,
+                    None => Ok(()),
+                }
+            })
+            .await;
+        }
+        // The old one, if it wasn't taken away.
+        store::tx!(world.node.db, "restart-undone", |tx| {
+            match routers::of_network_in(tx, self.id).await? {
+                Some(router) => back_up(tx, &world, router.id, self.id).await,
+                None => Ok(()),
+            }
+        })
+        .await?;
+        world.changed(self.id);
         // VMs may run without their router now. Where none can be had, the network's next use makes one.
         if let Err(error) = implement::ready(&world, cx.caller(), self.id).await {
             tracing::warn!(network = self.id, %error, "a network whose restart failed has no router");

@@ -254,7 +254,7 @@ proofs! {
     changing_a_network: Update ["update"];
     deleting_a_network: Delete ["destroy"];
     restarting_a_network: Restart ["restart"];
-    restarting_a_network_anew: Cleanup ["restart"];
+    restarting_a_network_anew: Cleanup ["stopping", "restart"];
     acquiring_an_address: Associate ["associate"];
     releasing_an_address: Disassociate ["release", "free"];
 }

@@ -1,9 +1,9 @@
 //! Rules that come, change and go.
 
-use super::{Nothing, followed, wake_after};
+use super::{Nothing, rules_followed, wake_after};
 use crate::present;
 use crate::rule::{self, RuleState, rule_usage};
-use crate::store::routers;
+use crate::store::routers::{self, Section};
 use crate::store::rules::{self, Rule};
 use crate::world::World;
 use contract::ApiError;
@@ -35,15 +35,24 @@ fn sections(shown: Shown, related: bool) -> &'static [&'static str] {
     }
 }
 
+/// What the router is told anew when such rules come or go.
+fn told(shown: Shown, related: bool) -> &'static [Section] {
+    match (shown, related) {
+        (Shown::Firewall | Shown::IpForwarding, _) => &[Section::Firewall],
+        (Shown::PortForwarding, false) => &[Section::Nat],
+        (Shown::PortForwarding, true) => &[Section::Nat, Section::Firewall],
+    }
+}
+
 fn gone() -> ApiError {
     ApiError::param("the rule has been removed meanwhile".to_owned())
 }
 
 /// Takes back rules that never were in force.
-async fn take_back(tx: &mut Tx, world: &Arc<World>, network: i64, ids: &[i64]) -> Result<(), ApiError> {
-    if rules::delete(tx, ids, &[RuleState::Staged, RuleState::Add]).await? > 0 {
-        routers::raise_for_spec(tx, network).await?;
-        wake_after(tx, world, network);
+async fn take_back(tx: &mut Tx, world: &Arc<World>, rule: &CreateRule) -> Result<(), ApiError> {
+    if rules::delete(tx, &rule.ids(), &[RuleState::Staged, RuleState::Add]).await? > 0 {
+        routers::raise_for(tx, rule.network, rule.told()).await?;
+        wake_after(tx, world, rule.network);
     }
     Ok(())
 }
@@ -76,6 +85,10 @@ impl CreateRule {
         std::iter::once(self.id).chain(self.related).collect()
     }
 
+    fn told(&self) -> &'static [Section] {
+        told(self.shown, self.related.is_some())
+    }
+
     async fn activate(&self, tx: &mut Tx, shown: &Rule) -> Result<(), ApiError> {
         let ids = self.ids();
         if rules::set_state(tx, &ids, &[RuleState::Add], RuleState::Active).await? != ids.len() as u64 {
@@ -95,14 +108,15 @@ impl Job for CreateRule {
         let db = &world.node.db;
         let ids = self.ids();
         jobs::step!(ctx, "want", undo: Created::Wanted, |tx| {
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, self.told()).await?;
             if rules::set_state(tx, &ids, &[RuleState::Staged], RuleState::Add).await? != ids.len() as u64 {
                 return Err(gone());
             }
             Ok(())
         })
         .await?;
-        followed(&world, self.network, sections(self.shown, self.related.is_some())).await?;
+        let concerned: Vec<String> = rules::uuids(db, &ids).await?;
+        rules_followed(&world, self.network, sections(self.shown, self.related.is_some()), &concerned).await?;
         let mut shown = rules::one(db, self.id).await?.ok_or_else(gone)?;
         shown.state = RuleState::Active;
         let row = std::slice::from_ref(&shown);
@@ -135,12 +149,11 @@ impl Job for CreateRule {
     }
 
     async fn undo(self, world: Arc<World>, _: Created, cx: UndoCx) -> Result<(), ApiError> {
-        let ids = self.ids();
-        jobs::undo_step!(cx, |tx| take_back(tx, &world, self.network, &ids).await).await
+        jobs::undo_step!(cx, |tx| take_back(tx, &world, &self).await).await
     }
 
     async fn abort(self, world: Arc<World>, _: &ApiError, tx: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {
-        take_back(tx, &world, self.network, &self.ids()).await
+        take_back(tx, &world, &self).await
     }
 }
 
@@ -171,7 +184,7 @@ impl Job for DeleteRule {
 
     async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
         let ids: Vec<i64> = jobs::step!(ctx, "revoke", undo: Deleted::Revoked, |tx| {
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, told(self.shown, true)).await?;
             let all = rules::with_related_in(tx, self.id).await?;
             if !all.iter().any(|r| r.id == self.id) {
                 return Err(gone());
@@ -181,7 +194,8 @@ impl Job for DeleteRule {
             Ok(ids)
         })
         .await?;
-        followed(&world, self.network, sections(self.shown, ids.len() > 1)).await?;
+        // That it couldn't be in force, nor others can, doesn't keep it.
+        rules_followed(&world, self.network, sections(self.shown, ids.len() > 1), &[]).await?;
         jobs::finish!(ctx, |tx| {
             let gone: Vec<Rule> = rules::by_ids_in(tx, &ids).await?;
             rule::drop_all(tx, &gone, self.zone).await?;
@@ -192,7 +206,7 @@ impl Job for DeleteRule {
 
     async fn undo(self, world: Arc<World>, _: Deleted, cx: UndoCx) -> Result<(), ApiError> {
         let ids = cx.value::<Vec<i64>>().unwrap_or_default();
-        jobs::undo_step!(cx, |tx| restore(tx, &world, self.network, &ids).await).await
+        jobs::undo_step!(cx, |tx| restore(tx, &world, self.network, &ids, told(self.shown, true)).await).await
     }
 
     async fn abort(self, _: Arc<World>, _: &ApiError, _: &mut Tx, _: &AbortCx) -> Result<(), ApiError> {
@@ -201,9 +215,15 @@ impl Job for DeleteRule {
 }
 
 /// Rules that were on their way out stay. What went for another reason meanwhile is gone.
-pub(super) async fn restore(tx: &mut Tx, world: &Arc<World>, network: i64, ids: &[i64]) -> Result<(), ApiError> {
+pub(super) async fn restore(
+    tx: &mut Tx,
+    world: &Arc<World>,
+    network: i64,
+    ids: &[i64],
+    sections: &[Section],
+) -> Result<(), ApiError> {
     if rules::set_state(tx, ids, &[RuleState::Revoke], RuleState::Active).await? > 0 {
-        routers::raise_for_spec(tx, network).await?;
+        routers::raise_for(tx, network, sections).await?;
         wake_after(tx, world, network);
     }
     Ok(())

@@ -3,8 +3,9 @@
 use super::rule::restore;
 use super::{followed, wake_after};
 use crate::rule::{self, RuleState, with_static_nat};
+use crate::store::routers::{self, Section};
 use crate::store::rules::{self, Rule};
-use crate::store::{ips, networks, nics, routers};
+use crate::store::{ips, networks, nics};
 use crate::world::World;
 use contract::ApiError;
 use contract::api::Success;
@@ -68,6 +69,8 @@ impl EnableStaticNat {
         if !ips::set_static(tx, ip.id, self.network, Some((self.vm, &self.vm_ip))).await? {
             return Err(ApiError::concurrent("the address was released meanwhile".to_owned()));
         }
+        // It is told its public address.
+        nics::tell_at(tx, self.network, &self.vm_ip).await?;
         Ok(())
     }
 }
@@ -105,6 +108,7 @@ impl Job for EnableStaticNat {
             if took_place && ips::one_in(tx, self.ip).await?.is_some_and(|ip| ip.vm_id == Some(self.vm)) {
                 ips::set_static(tx, self.ip, self.network, None).await?;
                 routers::raise_for_spec(tx, self.network).await?;
+                nics::tell_at(tx, self.network, &self.vm_ip).await?;
                 wake_after(tx, &world, self.network);
             }
             Ok(())
@@ -158,6 +162,7 @@ impl DisableStaticNat {
         let rules: Vec<i64> = going.map(|r| r.id).collect();
         rules::set_state(tx, &rules, &[RuleState::Add, RuleState::Active], RuleState::Revoke).await?;
         ips::set_static(tx, ip.id, self.network, None).await?;
+        nics::tell_at(tx, self.network, &vm_ip).await?;
         Ok(Had { vm, vm_ip, rules })
     }
 }
@@ -186,12 +191,13 @@ impl Job for DisableStaticNat {
             if nics::pin(tx, had.vm, self.network, &had.vm_ip).await?
                 && ips::set_static(tx, self.ip, self.network, Some((had.vm, &had.vm_ip))).await?
             {
-                restore(tx, &world, self.network, &had.rules).await?;
+                restore(tx, &world, self.network, &had.rules, &[Section::Firewall]).await?;
             } else {
                 let gone: Vec<Rule> = rules::by_ids_in(tx, &had.rules).await?;
                 rule::drop_all(tx, &gone, self.zone).await?;
             }
             routers::raise_for_spec(tx, self.network).await?;
+            nics::tell_at(tx, self.network, &had.vm_ip).await?;
             wake_after(tx, &world, self.network);
             Ok(())
         })

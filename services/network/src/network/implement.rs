@@ -8,7 +8,7 @@ use crate::store::ips::{self, PublicIp, Taking};
 use crate::store::nics::{self, Nic};
 use crate::store::physical::{self, Physical};
 use crate::store::routers::{self, Router};
-use crate::store::{networks, providers, ranges};
+use crate::store::{networks, power, providers, ranges};
 use crate::world::{LIMIT_PUBLIC_IP, World};
 use contract::ApiError;
 use contract::api::Caller;
@@ -50,14 +50,22 @@ pub async fn ready(world: &World, caller: &Caller, id: i64) -> Result<Arc<View>,
             return Ok(view);
         }
         match (&view.router, view.network.state) {
+            // As in 4.11, a network that is used starts its router, whoever stopped it.
+            (Some(router), _) if router.state == power::STOPPED => crate::router::wake_up(world, router).await?,
+            // Its job brings it there, or back.
+            (Some(router), _) if router.state == power::STOPPING => {
+                drop(gate);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             (Some(router), _) => {
                 let router = router.id;
                 drop(gate);
                 world.routers.applied(router, PATIENCE).await?;
             }
-            (None, NetworkState::Allocated) => implement(world, caller, &view).await?,
+            // One that is Implemented has lost its router: it gets a new one.
+            (None, NetworkState::Allocated | NetworkState::Implemented) => implement(world, caller, &view).await?,
             // Another replica is at it.
-            (None, NetworkState::Implementing | NetworkState::Shutdown | NetworkState::Implemented) => {
+            (None, NetworkState::Implementing | NetworkState::Shutdown) => {
                 drop(gate);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -176,6 +184,7 @@ async fn carry_out(world: &World, caller: &Caller, view: &View, plan: &mut Plan)
             public_mac: plan.address.as_ref().map(|_| mac_of(identifier, first_mac + 1).0),
             generation: network.generation + 1,
             spec_generation: network.generation + 1,
+            sections: routers::Sections::default(),
             applied: 0,
             epoch: 1,
             owner: network.owner.clone(),
@@ -231,7 +240,12 @@ impl From<Error> for Refused {
 async fn write(tx: &mut Tx, caller: &Caller, view: &View, plan: &Plan) -> Result<(), Refused> {
     let network = &view.network;
     let next = if plan.router.is_some() { NetworkState::Implementing } else { NetworkState::Implemented };
-    if !networks::set_state(tx, network.id, &[NetworkState::Allocated], next).await? {
+    // One that is Implemented lacks its router; that nobody made one since is seen by the router's unique network.
+    let from: &[NetworkState] = match plan.router {
+        Some(_) => &[NetworkState::Allocated, NetworkState::Implemented],
+        None => &[NetworkState::Allocated],
+    };
+    if !networks::set_state(tx, network.id, from, next).await? {
         return Err(Refused::Stale);
     }
     let mut records = Vec::new();

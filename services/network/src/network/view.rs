@@ -1,5 +1,5 @@
 //! A network as interfaces need it, cached. A view is never trusted blindly: the commit that uses one is conditional on
-//! the router's `spec_generation` (or the network's state), which every change beyond leases raises.
+//! the router's `spec_generation` (or the network's state), which every change of the network itself raises.
 
 use crate::address::{Range, Subnet, number};
 use crate::catalogue::Offering;

@@ -2,6 +2,7 @@
 
 use crate::address::uri_of;
 use crate::rule::{Purpose, Traffic};
+use crate::store::routers::Section;
 use crate::store::snapshot::{Lease, Snapshot, WantedRule};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -43,8 +44,14 @@ pub struct Setting {
     pub egress_default_allow: bool,
     /// Connections that all load balancing rules have together at most; none: the host's own limit.
     pub max_connections: Option<u32>,
+    /// Megabits a second of the router's interfaces; none: unlimited.
+    pub rate_mbps: Option<u64>,
     /// Services of the network.
     pub services: Vec<String>,
+    /// Name of the zone.
+    pub zone: String,
+    /// UUID of the installation.
+    pub cloud: Option<String>,
 }
 
 impl Setting {
@@ -72,7 +79,7 @@ pub fn whole(s: &Snapshot, setting: &Setting, open: Open<'_>) -> Result<agent::A
         nat: nat(s, setting),
         firewall: setting.has("Firewall").then(|| firewall(s, setting)),
         load_balancers: setting.has("Lb").then(|| super::balance::section(&s.balancers, setting.max_connections)),
-        metadata: setting.has("UserData").then(|| metadata(&s.leases, open)).transpose()?,
+        metadata: setting.has("UserData").then(|| metadata(&s.leases, setting, open)).transpose()?,
     };
     Ok(agent::ApplyRouter {
         router_uuid: router.uuid.clone(),
@@ -83,16 +90,22 @@ pub fn whole(s: &Snapshot, setting: &Setting, open: Open<'_>) -> Result<agent::A
     })
 }
 
-/// What changed since `base`, which the host is known to have.
+/// What changed since `base`, which the host is known to have: the sections and leases that the snapshot was taken of.
 ///
 /// # Errors
 /// As [`whole`].
 pub fn delta(s: &Snapshot, setting: &Setting, base: i64, open: Open<'_>) -> Result<agent::ApplyRouter, ApiError> {
     let (gone, living): (Vec<Lease>, Vec<Lease>) = s.leases.iter().cloned().partition(|l| l.removed);
     let changed = !living.is_empty();
+    let new = |section: Section| s.router.sections.after(section, base);
     let spec = agent::RouterSpec {
+        interfaces: new(Section::Interfaces).then(|| agent::Interfaces { list: interfaces(s, setting) }),
         dhcp: (changed && setting.has("Dhcp")).then(|| dhcp(setting, s.router.guest_ip.as_deref(), &living)),
-        metadata: (changed && setting.has("UserData")).then(|| metadata(&living, open)).transpose()?,
+        nat: new(Section::Nat).then(|| nat(s, setting)).flatten(),
+        firewall: (new(Section::Firewall) && setting.has("Firewall")).then(|| firewall(s, setting)),
+        load_balancers: (new(Section::Balancers) && setting.has("Lb"))
+            .then(|| super::balance::section(&s.balancers, setting.max_connections)),
+        metadata: (changed && setting.has("UserData")).then(|| metadata(&living, setting, open)).transpose()?,
         ..agent::RouterSpec::default()
     };
     Ok(agent::ApplyRouter {
@@ -114,6 +127,7 @@ fn interfaces(s: &Snapshot, setting: &Setting) -> Vec<agent::Interface> {
             broadcast_uri: setting.guest_uri.clone(),
             addresses: vec![format!("{ip}/{}", setting.guest_prefix)],
             gateway: String::new(),
+            rate_mbps: setting.rate_mbps,
             ..agent::Interface::default()
         });
     }
@@ -128,6 +142,7 @@ fn interfaces(s: &Snapshot, setting: &Setting) -> Vec<agent::Interface> {
             broadcast_uri: uri_of("vlan", setting.public_vlan.as_deref().unwrap_or("untagged")),
             addresses,
             gateway: setting.public_gateway.clone().unwrap_or_default(),
+            rate_mbps: setting.rate_mbps,
             ..agent::Interface::default()
         });
     }
@@ -220,6 +235,7 @@ fn dhcp(setting: &Setting, router_ip: Option<&str>, leases: &[Lease]) -> agent::
                 mac: l.mac.clone(),
                 ip4: l.ip.clone(),
                 host_name: l.host_name.clone(),
+                default_network: (!l.is_default).then_some(false),
                 ..agent::Lease::default()
             })
             .collect(),
@@ -227,37 +243,46 @@ fn dhcp(setting: &Setting, router_ip: Option<&str>, leases: &[Lease]) -> agent::
     }
 }
 
-fn metadata(leases: &[Lease], open: Open<'_>) -> Result<agent::Metadata, ApiError> {
-    let vms = leases.iter().map(|lease| vm(lease, open)).collect::<Result<_, _>>()?;
+fn metadata(leases: &[Lease], setting: &Setting, open: Open<'_>) -> Result<agent::Metadata, ApiError> {
+    let vms = leases.iter().map(|lease| vm(lease, setting, open)).collect::<Result<_, _>>()?;
     Ok(agent::Metadata { vms })
 }
 
-fn vm(lease: &Lease, open: Open<'_>) -> Result<agent::VmMetadata, ApiError> {
+/// What a guest is told of itself: the entries of 4.11, each there even when it says nothing (VM-288 to VM-293).
+fn vm(lease: &Lease, setting: &Setting, open: Open<'_>) -> Result<agent::VmMetadata, ApiError> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let entries = [
-        ("instance-id", Some(lease.vm_uuid.clone())),
-        ("vm-id", Some(lease.vm_id.to_string())),
-        ("local-hostname", Some(lease.host_name.clone())),
-        ("local-ipv4", Some(lease.ip.clone())),
-        ("public-keys", lease.public_key.clone()),
+        ("service-offering", text(&lease.offering)),
+        ("availability-zone", setting.zone.clone()),
+        ("local-ipv4", lease.ip.clone()),
+        ("local-hostname", lease.host_name.clone()),
+        ("public-ipv4", text(&lease.public_ip)),
+        ("public-hostname", text(&lease.public_ip)),
+        ("instance-id", lease.vm_uuid.clone()),
+        ("vm-id", lease.vm_uuid.clone()),
+        ("public-keys", text(&lease.public_key)),
+        ("cloud-identifier", setting.cloud.as_ref().map(|id| format!("CloudStack-{{{id}}}")).unwrap_or_default()),
     ];
-    let entries = entries.into_iter().filter_map(|(name, text)| Some((format!("meta-data/{name}"), text?)));
+    let entries = entries.map(|(name, text)| (format!("meta-data/{name}"), text));
     let user_data = lease.user_data.as_deref().filter(|text| !text.is_empty());
-    // It was checked when it was given; one that can't be read is as good as none.
-    let user_data = user_data.and_then(|text| USER_DATA.decode(text).ok());
+    // It was checked when it was given; one that can't be read is as good as none. Some clients send the URL-safe alphabet.
+    let user_data = user_data.and_then(|text| USER_DATA.decode(text.replace('-', "+").replace('_', "/")).ok());
     let password = lease.password_sealed.as_deref().map(|sealed| open(&lease.vm_uuid, sealed)).transpose()?;
-    Ok(agent::VmMetadata {
-        ip4: lease.ip.clone(),
-        entries: entries.collect(),
-        user_data,
-        password,
-        ..agent::VmMetadata::default()
-    })
+    // Each time that it is sealed it looks different: a guest takes each reset, even to the same word.
+    let password_id = lease.password_sealed.as_deref().map(tail);
+    Ok(agent::VmMetadata { ip4: lease.ip.clone(), entries: entries.into(), user_data, password, password_id })
+}
+
+/// The end of a sealed text, where its seal is: no two are alike.
+fn tail(sealed: &str) -> String {
+    let skip = sealed.chars().count().saturating_sub(24);
+    sealed.chars().skip(skip).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::routers::Router;
+    use crate::store::routers::{Router, Sections};
     use model::Owner;
 
     fn snapshot(leases: Vec<Lease>) -> Snapshot {
@@ -279,6 +304,7 @@ mod tests {
                 public_mac: Some("02:00:00:00:00:02".into()),
                 generation: 7,
                 spec_generation: 3,
+                sections: Sections::default(),
                 applied: 5,
                 epoch: 1,
                 owner: Owner { account_id: 2, domain_id: 1, domain_path: "/1/".into() },
@@ -359,8 +385,8 @@ mod tests {
             ip: format!("10.1.1.{n}"),
             host_name: format!("vm{n}"),
             vm_uuid: format!("uuid-{n}"),
-            vm_id: i64::from(n),
             removed,
+            is_default: true,
             ..Lease::default()
         }
     }
@@ -387,6 +413,56 @@ mod tests {
         assert_eq!(spec.nat.unwrap().source_nat_ip, "192.168.0.9");
         assert!(!spec.firewall.unwrap().egress_default_allow);
         assert!(spec.load_balancers.is_none());
+    }
+
+    // covers: VM-289, VM-290, VM-292, VM-293
+    #[test]
+    fn a_guest_is_told_all_of_itself() {
+        let mut known = lease(5, false);
+        known.offering = Some("Small Instance".into());
+        known.public_ip = Some("192.168.0.21".into());
+        known.public_key = Some("ssh-rsa AAAA".into());
+        known.user_data = Some("_-8".into());
+        known.password_sealed = Some("secret".into());
+        let setting = Setting { zone: "Zürich".into(), cloud: Some("c1".into()), ..setting() };
+        let told = |lease: &Lease| {
+            let spec = whole(&snapshot(vec![lease.clone()]), &setting, &plain).unwrap().changes.unwrap();
+            spec.metadata.unwrap().vms.remove(0)
+        };
+        let vm = told(&known);
+        let entries: std::collections::BTreeMap<_, _> =
+            vm.entries.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let wanted = [
+            ("meta-data/availability-zone", "Zürich"),
+            ("meta-data/cloud-identifier", "CloudStack-{c1}"),
+            ("meta-data/instance-id", "uuid-5"),
+            ("meta-data/local-hostname", "vm5"),
+            ("meta-data/local-ipv4", "10.1.1.5"),
+            ("meta-data/public-hostname", "192.168.0.21"),
+            ("meta-data/public-ipv4", "192.168.0.21"),
+            ("meta-data/public-keys", "ssh-rsa AAAA"),
+            ("meta-data/service-offering", "Small Instance"),
+            ("meta-data/vm-id", "uuid-5"),
+        ];
+        assert_eq!(entries.into_iter().collect::<Vec<_>>(), wanted);
+        assert_eq!((vm.user_data, vm.password.as_deref()), (Some(vec![255, 239]), Some("secret")));
+        // Sealed anew, it is another one.
+        known.password_sealed = Some("secret again".into());
+        assert_ne!(told(&known).password_id, vm.password_id);
+        let bare = told(&lease(6, false));
+        assert_eq!(bare.entries.len(), 10, "what says nothing is there all the same");
+        assert_eq!(
+            (bare.entries["meta-data/public-ipv4"].as_str(), bare.user_data, bare.password_id),
+            ("", None, None)
+        );
+    }
+
+    #[test]
+    fn only_the_default_network_gives_a_way_out() {
+        let aside = Lease { is_default: false, ..lease(6, false) };
+        let spec = whole(&snapshot(vec![lease(5, false), aside]), &setting(), &plain).unwrap().changes.unwrap();
+        let ways: Vec<Option<bool>> = spec.dhcp.unwrap().leases.iter().map(|l| l.default_network).collect();
+        assert_eq!(ways, [None, Some(false)]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::address::Subnet;
 use crate::router::spec::{self, Setting};
 use crate::store::routers::{self, Router};
-use crate::store::snapshot::snapshot;
+use crate::store::snapshot::{Extent, snapshot};
 use crate::store::zones::Standing;
 use crate::store::{ips, networks, offerings, ranges, zones};
 use contract::ApiError;
@@ -11,6 +11,7 @@ use contract_agent::{Command, RemoveRouter, RouterApplied, SectionFault, command
 use contract_infra::host_commands_client::HostCommandsClient;
 use contract_infra::placement_client::PlacementClient;
 use contract_infra::{ExecuteRequest, PickHostRequest, PickHostResponse};
+use events::{EventRecord, EventState, Record};
 use model::state::NetworkState;
 use node::Node;
 use std::collections::HashMap;
@@ -105,10 +106,39 @@ impl Routers {
     /// # Errors
     /// As [`Routers::applied`]; 530 with the host's reason when it could not apply one of the sections.
     pub async fn applied_with(&self, id: i64, patience: Duration, sections: &[&str]) -> Result<(), ApiError> {
+        self.decided(id, patience, sections, None).await
+    }
+
+    /// The same for a change of rules, by UUID: those of others that the host could not apply don't matter.
+    ///
+    /// # Errors
+    /// As [`Routers::applied_with`].
+    pub async fn applied_rules(
+        &self,
+        id: i64,
+        patience: Duration,
+        sections: &[&str],
+        rules: &[String],
+    ) -> Result<(), ApiError> {
+        self.decided(id, patience, sections, Some(rules)).await
+    }
+
+    async fn decided(
+        &self,
+        id: i64,
+        patience: Duration,
+        sections: &[&str],
+        rules: Option<&[String]>,
+    ) -> Result<(), ApiError> {
+        let ours = |fault: &SectionFault| {
+            sections.contains(&fault.section.as_str())
+                && (fault.rules.is_empty()
+                    || rules.is_none_or(|rules| fault.rules.iter().any(|rule| rules.contains(rule))))
+        };
         let (ticket, mut done) = self.wish(id, false);
         let decided = tokio::time::timeout(patience, done.wait_for(|d| d.upto >= ticket)).await;
         match decided {
-            Ok(Ok(d)) => match (&d.error, d.faults.iter().find(|f| sections.contains(&f.section.as_str()))) {
+            Ok(Ok(d)) => match (&d.error, d.faults.iter().find(|f| ours(f))) {
                 (Some(error), _) => Err(error.clone()),
                 (None, Some(fault)) => Err(ApiError::failed(format!(
                     "the router could not apply section {}: {}",
@@ -217,8 +247,8 @@ impl Inner {
 
     async fn pass(&self, id: i64, memory: &mut Memory) -> Result<Pass, ApiError> {
         let db = &self.node.db;
-        let base = if memory.applied > 0 { memory.applied } else { -1 };
-        let Some(mut seen) = snapshot(db, id, base).await? else { return Ok(Pass::Gone) };
+        let known = if memory.applied > 0 { Extent::Leases(memory.applied) } else { Extent::Whole };
+        let Some(mut seen) = snapshot(db, id, known).await? else { return Ok(Pass::Gone) };
         let router = seen.router.clone();
         if router.epoch != memory.epoch {
             // What is recorded is a lower bound of what the host has; it says so itself when it has less.
@@ -231,11 +261,15 @@ impl Inner {
             };
             return Ok(Pass::Again);
         }
+        if super::rests(&router) {
+            // What is wanted of it is in its spec when it starts.
+            return Ok(Pass::Applied);
+        }
         let host = match router.host_id {
             Some(host) => host,
             None => {
                 let host = pick_host(&self.node, router.zone_id, Vec::new()).await?;
-                return self.relocate(&router, host).await;
+                return self.relocate(&router, host, false).await;
             }
         };
         if memory.applied == 0 || memory.verify {
@@ -254,17 +288,23 @@ impl Inner {
             let password = self.node.vault.open_sealed(&model::sealed::vm_password(vm), sealed)?;
             String::from_utf8(password).map_err(|_| ApiError::internal("a sealed password is no text"))
         };
-        let command = if memory.applied > 0 && router.spec_generation <= memory.applied {
-            spec::delta(&seen, &setting, memory.applied, &open)?
-        } else {
-            if memory.applied > 0 {
-                let Some(all) = snapshot(db, id, -1).await? else { return Ok(Pass::Gone) };
-                if all.router.epoch != memory.epoch || all.router.spec_generation != router.spec_generation {
-                    return Ok(Pass::Again);
-                }
-                seen = all;
+        let extent = match memory.applied {
+            0 => Extent::Whole,
+            base if router.spec_generation > base => Extent::Whole,
+            base if router.sections.any_after(base) => Extent::Changed(base),
+            base => Extent::Leases(base),
+        };
+        if extent != known {
+            // A later state than the one seen is as good, as long as the same settings are in force.
+            let Some(all) = snapshot(db, id, extent).await? else { return Ok(Pass::Gone) };
+            if all.router.epoch != memory.epoch || all.router.spec_generation != router.spec_generation {
+                return Ok(Pass::Again);
             }
-            spec::whole(&seen, &setting, &open)?
+            seen = all;
+        }
+        let command = match extent {
+            Extent::Whole => spec::whole(&seen, &setting, &open)?,
+            Extent::Leases(base) | Extent::Changed(base) => spec::delta(&seen, &setting, base, &open)?,
         };
         let generation = command.generation;
         match self.apply(host, command).await {
@@ -306,12 +346,20 @@ impl Inner {
         if standing == Standing::Leaving {
             execute(&self.node, host, Body::RemoveRouter(RemoveRouter { router_uuid: router.uuid.clone() })).await?;
         }
-        self.relocate(router, next).await
+        self.relocate(router, next, standing == Standing::Gone).await
     }
 
-    async fn relocate(&self, router: &Router, host: PickHostResponse) -> Result<Pass, ApiError> {
+    /// `lost`: its former host is known to be dead.
+    async fn relocate(&self, router: &Router, host: PickHostResponse, lost: bool) -> Result<Pass, ApiError> {
         let moved = store::tx!(self.node.db, "move-router", |tx| {
-            routers::move_to(tx, router, &host).await.map_err(ApiError::from)
+            let moved = routers::move_to(tx, router, &host).await?;
+            if moved && lost {
+                let text = format!("Router {} was on a host that is down: it starts on another one", router.name);
+                let event = EventRecord::new(&rpc::cx::system_caller(), "ROUTER.HA", EventState::Completed, text);
+                let event = event.about("DomainRouter", &router.uuid).owned_by(&router.owner);
+                events::record(tx, &[Record::Event(event)]).await?;
+            }
+            Ok::<_, ApiError>(moved)
         })
         .await?;
         if moved {
@@ -394,8 +442,18 @@ async fn read_setting(node: &Node, router: &Router) -> Result<Setting, ApiError>
         public_vlan: public.map(|p| p.vlan),
         egress_default_allow: offering.egress_default_policy,
         max_connections: Some(max_connections(node, offering.max_connections)),
+        rate_mbps: rate(node, network.zone_id, offering.network_rate),
         services: offering.services.into_iter().map(|(s, _)| s).collect(),
+        zone: zone.name,
+        cloud: node.settings.get(config::keys::CLOUD_IDENTIFIER),
     })
+}
+
+/// Megabits a second of the router's interfaces: the network offering's, else the zone's `network.throttling.rate`; 0 and
+/// less: unlimited.
+fn rate(node: &Node, zone: i64, offering: Option<i64>) -> Option<u64> {
+    let zone_wide = || node.settings.get_in(config::keys::NETWORK_THROTTLING_RATE, config::Scope::Zone(zone));
+    u64::try_from(offering.unwrap_or_else(zone_wide)).ok().filter(|rate| *rate > 0)
 }
 
 /// Connections of a network's load balancing: the offering's figure, else `network.loadbalancer.haproxy.max.conn`.

@@ -2,10 +2,11 @@
 
 use super::Purpose;
 use crate::store::ips;
-use crate::store::routers;
+use crate::store::routers::{self, Section};
 use crate::store::rules::{self, Rule};
 use contract::ApiError;
 use events::{Record, UsageRecord};
+use std::collections::BTreeSet;
 use store::{Tx, now_micros};
 
 /// The accounting fact of a rule; none for those that 4.11 doesn't count.
@@ -38,19 +39,16 @@ pub async fn leave_vm(tx: &mut Tx, vm: i64, zone: i64) -> Result<(), ApiError> {
     for rule in rules::of_vm_in(tx, vm).await? {
         gone.extend(rules::with_related_in(tx, rule.id).await?);
     }
-    let mut networks: Vec<i64> = Vec::new();
+    let mut networks: BTreeSet<i64> = gone.iter().map(|r| r.network_id).collect();
     for ip in ips::of_vm_in(tx, vm).await? {
         let Some(network) = ip.network_id else { continue };
         gone.extend(rules::of_ip_in(tx, ip.id).await?.into_iter().filter(with_static_nat));
         ips::set_static(tx, ip.id, network, None).await?;
-        networks.push(network);
+        networks.insert(network);
     }
-    networks.extend(gone.iter().map(|r| r.network_id));
     drop_all(tx, &gone, zone).await?;
-    networks.sort_unstable();
-    networks.dedup();
     for network in networks {
-        routers::raise_for_spec(tx, network).await?;
+        routers::raise_for(tx, network, &[Section::Nat, Section::Firewall]).await?;
     }
     Ok(())
 }

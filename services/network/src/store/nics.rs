@@ -259,6 +259,46 @@ pub async fn taken(db: &Db, network: i64, ip_number: Option<i64>, mac: Option<&s
     Ok(db.optional(sql.push(" LIMIT 1")).await?.is_some())
 }
 
+/// With the present generation of its network's router, which the transaction has just raised, an interface's lease is told
+/// anew.
+const TOLD_NOW: &str = "lease_generation = COALESCE((SELECT r.generation FROM routers r WHERE r.live_network = nics.network_id), \
+     lease_generation)";
+
+/// Has all that a VM's guest is told told anew, with another name if one is given.
+pub async fn tell_vm(tx: &mut Tx, vm: i64, host_name: Option<&str>) -> Result<()> {
+    let sql = Sql::new("UPDATE nics SET host_name = COALESCE(?, host_name), ").bind(host_name).push(TOLD_NOW);
+    tx.exec(sql.push(" WHERE vm_id = ? AND removed IS NULL").bind(vm)).await.map(drop)
+}
+
+/// The same for the VM with an address; there may be none.
+pub async fn tell_at(tx: &mut Tx, network: i64, ip: &str) -> Result<()> {
+    let sql =
+        Sql::new("UPDATE nics SET ").push(TOLD_NOW).push(" WHERE live_network = ? AND vm_id IS NOT NULL AND ip = ?");
+    tx.exec(sql.bind(network).bind(ip)).await.map(drop)
+}
+
+/// Marks an interface removed: its lease goes with the present generation of its network's router.
+pub async fn remove(tx: &mut Tx, id: i64) -> Result<()> {
+    let sql = Sql::new("UPDATE nics SET removed = ?, live_network = NULL, live_mac = NULL, ").bind(now_micros());
+    tx.exec(sql.push(TOLD_NOW).push(" WHERE id = ? AND removed IS NULL").bind(id)).await.map(drop)
+}
+
+/// Whether rules are made for an interface, or an address stands for it.
+pub async fn has_rules(tx: &mut Tx, nic: &Nic) -> Result<bool> {
+    let sql = Sql::new(
+        "SELECT (SELECT COUNT(*) FROM firewall_rules WHERE vm_id = ? AND network_id = ?) + (SELECT COUNT(*) FROM ip_addresses \
+         WHERE vm_id = ? AND network_id = ?) + (SELECT COUNT(*) FROM lb_members WHERE nic_id = ?)",
+    );
+    let sql = sql.bind(nic.vm_id).bind(nic.network_id).bind(nic.vm_id).bind(nic.network_id).bind(nic.id);
+    Ok(tx.one(sql).await?.at::<i64>(0)? > 0)
+}
+
+/// Gives an interface its place on the VM.
+pub async fn set_place(tx: &mut Tx, id: i64, device_id: i64, is_default: bool) -> Result<()> {
+    let sql = Sql::new("UPDATE nics SET device_id = ?, is_default = ? WHERE id = ?");
+    tx.exec(sql.bind(device_id).bind(is_default).bind(id)).await.map(drop)
+}
+
 /// Marks a VM's interfaces removed: their leases go with the present generation of their networks' routers.
 pub async fn remove_of_vm(tx: &mut Tx, vm: i64) -> Result<()> {
     tx.exec(

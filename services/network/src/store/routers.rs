@@ -9,6 +9,57 @@ pub const STARTING: &str = "Starting";
 /// State once a spec is applied.
 pub const RUNNING: &str = "Running";
 
+/// A part of a router's spec that changes by itself. Leases have a way of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// NICs and addresses.
+    Interfaces,
+    /// Source NAT, static NAT, port forwarding.
+    Nat,
+    /// What may pass.
+    Firewall,
+    /// Load balancing.
+    Balancers,
+}
+
+impl Section {
+    fn column(self) -> &'static str {
+        match self {
+            Section::Interfaces => "interfaces_generation",
+            Section::Nat => "nat_generation",
+            Section::Firewall => "firewall_generation",
+            Section::Balancers => "balancers_generation",
+        }
+    }
+}
+
+/// The generations that brought the last change of each section; 0: none since the whole spec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sections {
+    interfaces: i64,
+    nat: i64,
+    firewall: i64,
+    balancers: i64,
+}
+
+impl Sections {
+    /// Whether a section changed after a generation.
+    pub fn after(&self, section: Section, base: i64) -> bool {
+        let last = match section {
+            Section::Interfaces => self.interfaces,
+            Section::Nat => self.nat,
+            Section::Firewall => self.firewall,
+            Section::Balancers => self.balancers,
+        };
+        last > base
+    }
+
+    /// Whether any of them did.
+    pub fn any_after(&self, base: i64) -> bool {
+        self.interfaces.max(self.nat).max(self.firewall).max(self.balancers) > base
+    }
+}
+
 /// A router.
 #[derive(Clone, Debug)]
 pub struct Router {
@@ -28,7 +79,7 @@ pub struct Router {
     pub cluster_id: Option<i64>,
     /// Host.
     pub host_id: Option<i64>,
-    /// Starting, Running.
+    /// Starting, Running, Stopping, Stopped.
     pub state: String,
     /// Address on the guest network.
     pub guest_ip: Option<String>,
@@ -42,8 +93,10 @@ pub struct Router {
     pub public_mac: Option<String>,
     /// Last wanted change.
     pub generation: i64,
-    /// Last wanted change beyond leases.
+    /// Last wanted change that concerns the whole spec.
     pub spec_generation: i64,
+    /// Last wanted change of each section.
+    pub sections: Sections,
     /// What its host has.
     pub applied: i64,
     /// Rises when it moves.
@@ -55,11 +108,12 @@ pub struct Router {
 }
 
 /// How many columns [`COLUMNS`] are.
-pub(super) const WIDTH: usize = 22;
+pub(super) const WIDTH: usize = 26;
 
 pub(super) const COLUMNS: &str = "r.id, r.uuid, r.name, r.network_id, r.zone_id, r.pod_id, r.cluster_id, r.host_id, r.state, r.guest_ip, \
      r.guest_mac, r.public_ip, r.public_ip_id, r.public_mac, r.generation, r.spec_generation, r.applied, r.epoch, r.account_id, \
-     r.domain_id, r.domain_path, r.created";
+     r.domain_id, r.domain_path, r.created, r.interfaces_generation, r.nat_generation, r.firewall_generation, \
+     r.balancers_generation";
 
 pub(super) fn read(r: &Row) -> Result<Router> {
     Ok(Router {
@@ -83,6 +137,7 @@ pub(super) fn read(r: &Row) -> Result<Router> {
         epoch: r.at(17)?,
         owner: Owner { account_id: r.at(18)?, domain_id: r.at(19)?, domain_path: r.at(20)? },
         created: r.at(21)?,
+        sections: Sections { interfaces: r.at(22)?, nat: r.at(23)?, firewall: r.at(24)?, balancers: r.at(25)? },
     })
 }
 
@@ -96,6 +151,18 @@ pub async fn of_network(db: &Db, network: i64) -> Result<Option<Router>> {
 pub async fn of_network_in(tx: &mut Tx, network: i64) -> Result<Option<Router>> {
     let sql = format!("SELECT {COLUMNS} FROM routers r WHERE r.live_network = ?");
     tx.optional(Sql::new(&sql).bind(network)).await?.map(|r| read(&r)).transpose()
+}
+
+/// A living router.
+pub async fn one(db: &Db, id: i64) -> Result<Option<Router>> {
+    let sql = format!("SELECT {COLUMNS} FROM routers r WHERE r.id = ? AND r.removed IS NULL");
+    db.optional(Sql::new(&sql).bind(id)).await?.map(|r| read(&r)).transpose()
+}
+
+/// The same within a transaction.
+pub async fn by_id_in(tx: &mut Tx, id: i64) -> Result<Option<Router>> {
+    let sql = format!("SELECT {COLUMNS} FROM routers r WHERE r.id = ? AND r.removed IS NULL");
+    tx.optional(Sql::new(&sql).bind(id)).await?.map(|r| read(&r)).transpose()
 }
 
 /// Filters of a list.
@@ -202,7 +269,16 @@ pub async fn raise_for_vm(tx: &mut Tx, vm: i64) -> Result<()> {
     tx.exec(sql.bind(now_micros()).bind(vm)).await.map(drop)
 }
 
-/// Raises the generation for a change beyond leases. False: the network has no router.
+/// Raises the generation for a change of some sections, which are all that the router is told. False: the network has no
+/// router.
+pub async fn raise_for(tx: &mut Tx, network: i64, sections: &[Section]) -> Result<bool> {
+    // The order matters where assignments see each other (MySQL): all end at the old generation plus one.
+    let columns: String = sections.iter().map(|s| format!("{} = generation + 1, ", s.column())).collect();
+    let sql = format!("UPDATE routers SET {columns}generation = generation + 1, touched = ? WHERE live_network = ?");
+    Ok(tx.exec(Sql::new(&sql).bind(now_micros()).bind(network)).await? > 0)
+}
+
+/// Raises the generation for a change that concerns the whole spec. False: the network has no router.
 pub async fn raise_for_spec(tx: &mut Tx, network: i64) -> Result<bool> {
     // The order matters where assignments see each other (MySQL): both columns end at the old generation plus one.
     let sql = Sql::new(
@@ -243,7 +319,8 @@ pub async fn move_to(tx: &mut Tx, r: &Router, host: &contract_infra::PickHostRes
 /// Records what a router's host has. False: the router has moved or gone, or more is recorded.
 pub async fn set_applied(tx: &mut Tx, id: i64, epoch: i64, generation: i64, faults: Option<&str>) -> Result<bool> {
     let sql = Sql::new(
-        "UPDATE routers SET applied = ?, state = 'Running', faults = ? WHERE id = ? AND epoch = ? AND applied < ? AND removed IS NULL",
+        "UPDATE routers SET applied = ?, state = 'Running', faults = ? WHERE id = ? AND epoch = ? AND applied < ? AND \
+         state IN ('Starting', 'Running') AND removed IS NULL",
     );
     Ok(tx.exec(sql.bind(generation).bind(faults).bind(id).bind(epoch).bind(generation)).await? > 0)
 }
@@ -260,7 +337,8 @@ pub async fn remove(tx: &mut Tx, r: &Router) -> Result<bool> {
     Ok(gone)
 }
 
-async fn leave(tx: &mut Tx, uuid: &str, host: i64) -> Result<()> {
+/// A host may still have a router: it is to drop it.
+pub(super) async fn leave(tx: &mut Tx, uuid: &str, host: i64) -> Result<()> {
     let gone = Sql::new("DELETE FROM router_leftovers WHERE router_uuid = ? AND host_id = ?").bind(uuid).bind(host);
     tx.exec(gone).await?;
     let sql = Sql::new("INSERT INTO router_leftovers (router_uuid, host_id, created) VALUES (?, ?, ?)");
@@ -291,7 +369,7 @@ pub async fn neglected(db: &Db, before: i64) -> Result<Vec<i64>> {
     db.all(
         Sql::new(
             "SELECT r.id FROM routers r LEFT JOIN hosts h ON h.id = r.host_id AND h.removed IS NULL WHERE r.removed IS NULL AND \
-             ((r.applied < r.generation AND r.touched < ? AND (h.status = 'Up' OR h.id IS NULL)) OR h.id IS NULL \
+             r.state IN ('Starting', 'Running') AND ((r.applied < r.generation AND r.touched < ? AND (h.status = 'Up' OR h.id IS NULL)) OR h.id IS NULL \
              OR h.status IN ('Down', 'Removed') \
              OR (h.status = 'Up' AND h.resource_state IN ('PrepareForMaintenance', 'Maintenance', 'ErrorInMaintenance')))",
         )

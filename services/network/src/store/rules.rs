@@ -129,6 +129,12 @@ pub async fn one_in(tx: &mut Tx, id: i64) -> Result<Option<Rule>> {
     tx.optional(Sql::new(&by("id")).bind(id)).await?.map(|r| read(&r)).transpose()
 }
 
+/// UUIDs of the rules with these numbers.
+pub async fn uuids(db: &Db, ids: &[i64]) -> Result<Vec<String>> {
+    let sql = Sql::new("SELECT uuid FROM firewall_rules WHERE ").in_list("id", ids.iter().copied());
+    db.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}
+
 /// Rules with these numbers.
 pub async fn by_ids_in(tx: &mut Tx, ids: &[i64]) -> Result<Vec<Rule>> {
     let sql = Sql::new(&format!("SELECT {COLUMNS} FROM firewall_rules f WHERE "));

@@ -21,8 +21,6 @@ pub struct Lease {
     pub host_name: String,
     /// UUID of the VM.
     pub vm_uuid: String,
-    /// Number of the VM.
-    pub vm_id: i64,
     /// Whether it is to go.
     pub removed: bool,
     /// The guest's user data, base64.
@@ -31,6 +29,12 @@ pub struct Lease {
     pub public_key: Option<String>,
     /// The guest's password, sealed.
     pub password_sealed: Option<String>,
+    /// Text of the VM's compute offering.
+    pub offering: Option<String>,
+    /// The public address that stands for the VM.
+    pub public_ip: Option<String>,
+    /// Whether the VM's default route goes by it.
+    pub is_default: bool,
 }
 
 /// A rule that is wanted, as specs need it.
@@ -94,24 +98,36 @@ pub struct WantedBalancer {
 pub struct Snapshot {
     /// The row.
     pub router: Router,
-    /// The leases that changed after the base; all living ones from base -1.
+    /// The leases: for a whole spec all living ones, else those that changed.
     pub leases: Vec<Lease>,
-    /// The public addresses of its network, for a whole spec.
+    /// The public addresses of its network. As far as their section is read.
     pub public_ips: Vec<String>,
-    /// Public address and guest's address of static NAT, for a whole spec.
+    /// Public address and guest's address of static NAT. As far as their section is read.
     pub static_nats: Vec<(String, String)>,
-    /// The wanted rules of its network, for a whole spec; by number.
+    /// The wanted rules of its network; by number. As far as their section is read.
     pub rules: Vec<WantedRule>,
-    /// The wanted load balancing rules of its network, for a whole spec; by number.
+    /// The wanted load balancing rules of its network; by number. As far as their section is read.
     pub balancers: Vec<WantedBalancer>,
 }
 
-/// One kind of rows: its word, its texts and numbers as SQL, and where they come from. The router is `r`.
+/// One kind of rows: its word, its texts and numbers as SQL, and where they come from. The router is `r`. Each placeholder
+/// is the base: rows of a section are read when that section changed after it.
 struct Arm {
     kind: &'static str,
     texts: &'static [&'static str],
     numbers: &'static [&'static str],
     from: &'static str,
+}
+
+/// What a snapshot is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything.
+    Whole,
+    /// The leases that changed after this generation.
+    Leases(i64),
+    /// The leases and the sections that changed after this generation.
+    Changed(i64),
 }
 
 /// Texts of a row.
@@ -124,26 +140,37 @@ const ROUTER: Arm = Arm { kind: "router", texts: &[], numbers: &[], from: "" };
 
 const LEASES: Arm = Arm {
     kind: "lease",
-    texts: &["n.mac", "n.ip", "n.host_name", "n.vm_uuid", "v.user_data", "v.public_key", "v.password_sealed"],
-    numbers: &["n.vm_id", "n.removed"],
+    texts: &[
+        "n.mac",
+        "n.ip",
+        "n.host_name",
+        "n.vm_uuid",
+        "v.user_data",
+        "v.public_key",
+        "v.password_sealed",
+        "so.display_text",
+        "(SELECT MIN(i.ip) FROM ip_addresses i WHERE i.vm_id = n.vm_id AND i.vm_ip = n.ip AND i.network_id = n.network_id AND \
+         i.is_static_nat <> 0 AND i.state = 'Allocated')",
+    ],
+    numbers: &["n.removed", "n.is_default"],
     from: " JOIN nics n ON n.network_id = r.network_id AND n.vm_id IS NOT NULL AND n.ip IS NOT NULL AND n.removed IS NULL \
-           LEFT JOIN vms v ON v.id = n.vm_id",
+           LEFT JOIN vms v ON v.id = n.vm_id LEFT JOIN service_offerings so ON so.id = v.service_offering_id",
 };
 
-/// Its placeholder is the base.
 const CHANGED_LEASES: Arm = Arm {
     from: " JOIN nics n ON n.network_id = r.network_id AND n.vm_id IS NOT NULL AND n.ip IS NOT NULL AND n.lease_generation > ? \
-           LEFT JOIN vms v ON v.id = n.vm_id",
+           LEFT JOIN vms v ON v.id = n.vm_id LEFT JOIN service_offerings so ON so.id = v.service_offering_id",
     ..LEASES
 };
 
-/// What only whole specs need.
-const WHOLE: &[Arm] = &[
+/// What sections are made of.
+const SECTIONS: &[Arm] = &[
     Arm {
         kind: "ip",
         texts: &["i.ip", "CASE WHEN i.is_static_nat <> 0 THEN i.vm_ip END"],
         numbers: &[],
-        from: " JOIN ip_addresses i ON i.network_id = r.network_id AND i.state IN ('Allocating', 'Allocated')",
+        from: " JOIN ip_addresses i ON i.network_id = r.network_id AND i.state IN ('Allocating', 'Allocated') AND \
+               (r.interfaces_generation > ? OR r.nat_generation > ?)",
     },
     // Rules of an address that is being released are no longer wanted.
     Arm {
@@ -158,7 +185,9 @@ const WHOLE: &[Arm] = &[
             "f.vm_start_port",
             "f.vm_end_port",
         ],
-        from: " JOIN firewall_rules f ON f.network_id = r.network_id AND f.state IN ('Add', 'Active') LEFT JOIN ip_addresses i ON \
+        from: " JOIN firewall_rules f ON f.network_id = r.network_id AND f.state IN ('Add', 'Active') AND \
+               ((f.purpose = 'Firewall' AND r.firewall_generation > ?) OR \
+               (f.purpose IN ('PortForwarding', 'StaticNat') AND r.nat_generation > ?)) LEFT JOIN ip_addresses i ON \
                i.id = f.ip_id AND i.network_id = f.network_id AND i.state = 'Allocated'",
     },
     Arm {
@@ -166,20 +195,20 @@ const WHOLE: &[Arm] = &[
         texts: &["f.uuid", "i.ip", "b.algorithm", "b.protocol", "f.cidrs", "s.method", "s.params"],
         numbers: &["f.id", "f.start_port", "b.private_port"],
         from: " JOIN firewall_rules f ON f.network_id = r.network_id AND f.purpose = 'LoadBalancing' AND f.state IN ('Add', 'Active') \
-               JOIN load_balancers b ON b.rule_id = f.id JOIN ip_addresses i ON i.id = f.ip_id AND i.network_id = f.network_id AND \
+               AND r.balancers_generation > ? JOIN load_balancers b ON b.rule_id = f.id JOIN ip_addresses i ON i.id = f.ip_id AND i.network_id = f.network_id AND \
                i.state = 'Allocated' LEFT JOIN lb_stickiness s ON s.rule_id = f.id AND s.state IN ('Add', 'Active')",
     },
     Arm {
         kind: "member",
         texts: &["m.ip"],
         numbers: &["m.rule_id", "m.id"],
-        from: " JOIN firewall_rules f ON f.network_id = r.network_id AND f.purpose = 'LoadBalancing' JOIN lb_members m ON \
-               m.rule_id = f.id AND m.state IN ('Add', 'Active') JOIN nics n ON n.id = m.nic_id AND n.removed IS NULL",
+        from: " JOIN firewall_rules f ON f.network_id = r.network_id AND f.purpose = 'LoadBalancing' AND \
+               r.balancers_generation > ? JOIN lb_members m ON m.rule_id = f.id AND m.state IN ('Add', 'Active') JOIN nics n ON n.id = m.nic_id AND n.removed IS NULL",
     },
 ];
 
 impl Arm {
-    fn select(&self, sql: Sql) -> Sql {
+    fn select(&self, sql: Sql, id: i64, base: i64) -> Sql {
         let mut text = format!("SELECT {COLUMNS}, '{}'", self.kind);
         for (columns, count) in [(self.texts, TEXTS), (self.numbers, NUMBERS)] {
             for i in 0..count {
@@ -190,7 +219,8 @@ impl Arm {
         text.push_str(" FROM routers r");
         text.push_str(self.from);
         text.push_str(" WHERE r.id = ? AND r.removed IS NULL");
-        sql.push(&text)
+        let bases = self.from.matches('?').count();
+        (0..bases).fold(sql.push(&text), |sql, _| sql.bind(base)).bind(id)
     }
 }
 
@@ -230,11 +260,13 @@ impl Snapshot {
                 ip: part.text(1)?.unwrap_or_default(),
                 host_name: part.text(2)?.unwrap_or_default(),
                 vm_uuid: part.text(3)?.unwrap_or_default(),
-                vm_id: part.number(0)?.unwrap_or_default(),
-                removed: part.number(1)?.is_some(),
+                removed: part.number(0)?.is_some(),
                 user_data: part.text(4)?,
                 public_key: part.text(5)?,
                 password_sealed: part.text(6)?,
+                offering: part.text(7)?,
+                public_ip: part.text(8)?,
+                is_default: part.number(1)? != Some(0),
             }),
             "ip" => {
                 let ip = part.text(0)?.unwrap_or_default();
@@ -294,16 +326,18 @@ fn balancer(part: &Part<'_>) -> Result<WantedBalancer> {
     })
 }
 
-/// The router, its leases changed after `base` and (from base -1, for a whole spec) everything else.
-pub async fn snapshot(db: &Db, id: i64, base: i64) -> Result<Option<Snapshot>> {
-    let mut sql = ROUTER.select(Sql::new("")).bind(id).push(" UNION ALL ");
-    if base < 0 {
-        sql = LEASES.select(sql).bind(id);
-        for arm in WHOLE {
-            sql = arm.select(sql.push(" UNION ALL ")).bind(id);
-        }
-    } else {
-        sql = CHANGED_LEASES.select(sql).bind(base).bind(id);
+/// The router, and what belongs to it as far as `extent` goes.
+pub async fn snapshot(db: &Db, id: i64, extent: Extent) -> Result<Option<Snapshot>> {
+    let (leases, sections, base) = match extent {
+        // Every generation is after it.
+        Extent::Whole => (&LEASES, SECTIONS, -1),
+        Extent::Leases(base) => (&CHANGED_LEASES, &[][..], base),
+        Extent::Changed(base) => (&CHANGED_LEASES, SECTIONS, base),
+    };
+    let mut sql = ROUTER.select(Sql::new(""), id, base).push(" UNION ALL ");
+    sql = leases.select(sql, id, base);
+    for arm in sections {
+        sql = arm.select(sql.push(" UNION ALL "), id, base);
     }
     let rows = db.all(sql).await?;
     let Some(first) = rows.first() else { return Ok(None) };

@@ -4,6 +4,8 @@
 mod firewall;
 mod life;
 mod nat;
+mod routers;
+mod speed;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -4,7 +4,7 @@
 mod peers;
 mod vm;
 
-pub use peers::{Counts, Hosts, Orchestrator};
+pub use peers::{Applied, Counts, Hosts, Orchestrator};
 pub use vm::{VmJob, What, vm_uuid};
 
 use contract::ApiError;
@@ -33,6 +33,7 @@ macro_rules! sql {
 const OTHERS: &[Migration] = &[
     sql!("orchestrator", "0001_topology.sql", "../../../orchestrator/migrations/0001_topology.sql"),
     sql!("orchestrator", "0002_hosts.sql", "../../../orchestrator/migrations/0002_hosts.sql"),
+    sql!("orchestrator", "0003_catalogue.sql", "../../../orchestrator/migrations/0003_catalogue.sql"),
     sql!("orchestrator", "0010_vms.sql", "../../../orchestrator/migrations/0010_vms.sql"),
     sql!("orchestrator", "0024_vm_passwords.sql", "../../../orchestrator/migrations/0024_vm_passwords.sql"),
     sql!("identity", "0001_identity.sql", "../../../identity/migrations/0001_identity.sql"),

@@ -17,6 +17,10 @@ use tonic::{Request, Response, Status};
 pub struct Applied {
     pub generation: i64,
     pub leases: BTreeMap<String, String>,
+    /// What guests are told of themselves, by address.
+    pub guests: BTreeMap<String, contract_agent::VmMetadata>,
+    /// Leases that give no way out.
+    pub aside: std::collections::BTreeSet<String>,
     pub spec: contract_agent::RouterSpec,
 }
 
@@ -31,8 +35,34 @@ pub struct Hosts {
     pub twice: AtomicUsize,
     pub commands: Mutex<Vec<(i64, String, i64, i64)>>,
     pub candidates: Mutex<Vec<i64>>,
+    /// Of each command its base and the sections that it brought.
+    pub told: Mutex<Vec<(i64, Vec<&'static str>)>>,
+    /// What carries routers for real, where a test wants that.
+    pub real: std::sync::OnceLock<router::Routers>,
     /// Sections that no host can apply.
     pub broken: Mutex<HashSet<&'static str>>,
+}
+
+fn sections(spec: &contract_agent::RouterSpec) -> Vec<&'static str> {
+    let all = [
+        ("interfaces", spec.interfaces.is_some()),
+        ("dhcp", spec.dhcp.is_some()),
+        ("dns", spec.dns.is_some()),
+        ("nat", spec.nat.is_some()),
+        ("firewall", spec.firewall.is_some()),
+        ("load_balancers", spec.load_balancers.is_some()),
+        ("metadata", spec.metadata.is_some()),
+    ];
+    all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+}
+
+/// Sections come whole; of leases and metadata only the newest is of interest here.
+fn merge(spec: &mut contract_agent::RouterSpec, new: &contract_agent::RouterSpec) {
+    let new = new.clone();
+    spec.interfaces = new.interfaces.or(spec.interfaces.take());
+    spec.nat = new.nat.or(spec.nat.take());
+    spec.firewall = new.firewall.or(spec.firewall.take());
+    spec.load_balancers = new.load_balancers.or(spec.load_balancers.take());
 }
 
 impl Hosts {
@@ -51,7 +81,11 @@ impl Hosts {
     /// Takes broken sections out of a change.
     fn faults(&self, change: &mut contract_agent::RouterSpec) -> Vec<SectionFault> {
         let broken = self.broken.lock().unwrap();
-        let fault = |section: &str| SectionFault { section: section.into(), reason: "it is broken".into() };
+        let fault = |section: &str| SectionFault {
+            section: section.into(),
+            reason: "it is broken".into(),
+            ..SectionFault::default()
+        };
         let mut faults = Vec::new();
         if broken.contains("nat") && change.nat.take().is_some() {
             faults.push(fault("nat"));
@@ -84,12 +118,23 @@ impl Hosts {
                     answer.faults = self.faults(&mut changes);
                     if apply.base == 0 {
                         router.leases.clear();
+                        router.guests.clear();
                         router.spec = changes.clone();
+                    } else if apply.generation > router.generation {
+                        merge(&mut router.spec, &changes);
                     }
+                    self.told.lock().unwrap().push((apply.base, sections(&changes)));
                     for mac in apply.removed_leases {
                         router.leases.remove(&mac);
                     }
+                    for vm in changes.metadata.into_iter().flat_map(|m| m.vms) {
+                        router.guests.insert(vm.ip4.clone(), vm);
+                    }
                     for lease in changes.dhcp.into_iter().flat_map(|d| d.leases) {
+                        match lease.default_network {
+                            Some(false) => router.aside.insert(lease.ip4.clone()),
+                            _ => router.aside.remove(&lease.ip4),
+                        };
                         router.leases.insert(lease.mac, lease.ip4);
                     }
                     router.generation = router.generation.max(apply.generation);
@@ -121,6 +166,17 @@ impl HostCommands for Orchestrator {
         // Something else runs meanwhile, as on a wire.
         tokio::task::yield_now().await;
         let Some(Command { body: Some(body) }) = r.command else { return Err(Status::invalid_argument("no command")) };
+        if let Some(real) = self.0.real.get() {
+            let body = match body {
+                Body::ApplyRouter(apply) => outcome::Body::Router(real.apply(apply).await.unwrap()),
+                Body::RemoveRouter(remove) => {
+                    real.remove(&remove.router_uuid).await.unwrap();
+                    outcome::Body::Nothing(contract_agent::Nothing {})
+                }
+                other => panic!("not a router's command: {other:?}"),
+            };
+            return Ok(Response::new(ExecuteResponse { outcome: Some(Outcome { body: Some(body) }) }));
+        }
         Ok(Response::new(ExecuteResponse { outcome: Some(self.0.run(r.host_id, body)) }))
     }
 }

@@ -27,12 +27,20 @@ pub enum What {
     Start,
     Stop,
     Expunge,
+    /// A NIC in another network.
+    Add(i64),
+    AddAndFail(i64),
+    /// A NIC less.
+    Take(i64),
+    /// Another default NIC.
+    MakeDefault(i64),
 }
 
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub enum VmUndo {
     Release,
     Unprepare,
+    Remove,
 }
 
 impl VmJob {
@@ -69,6 +77,7 @@ impl VmJob {
                 .collect(),
             host_id: self.host,
             hypervisor: "Simulator".into(),
+            ..Default::default()
         }
     }
 }
@@ -117,8 +126,36 @@ impl Job for VmJob {
                 })
                 .await?
             }
+            What::Add(network) | What::AddAndFail(network) => {
+                let message = net::AllocateNicsRequest {
+                    nics: vec![net::NicRequest { network_id: network, ..Default::default() }],
+                    additional: true,
+                    ..self.request()
+                };
+                ctx.call("nic", Some(VmUndo::Remove), |call| {
+                    let (mut client, request) = (client.clone(), call.request(message.clone()));
+                    async move { client.allocate(request).await }
+                })
+                .await?
+            }
+            What::Take(nic_id) => {
+                let message = net::RemoveNicRequest { vm_id: self.vm, nic_id };
+                ctx.call("nic", jobs::NO_UNDO, |call| {
+                    let (mut client, request) = (client.clone(), call.request(message));
+                    async move { client.remove(request).await }
+                })
+                .await?
+            }
+            What::MakeDefault(nic_id) => {
+                let message = net::SetDefaultNicRequest { vm_id: self.vm, nic_id };
+                ctx.call("nic", jobs::NO_UNDO, |call| {
+                    let (mut client, request) = (client.clone(), call.request(message));
+                    async move { client.set_default(request).await }
+                })
+                .await?
+            }
         };
-        if self.what == What::DeployAndFail {
+        if matches!(self.what, What::DeployAndFail | What::AddAndFail(_)) {
             return Err(ApiError::failed("the VM could not be started"));
         }
         jobs::finish!(ctx, |tx| {
@@ -135,6 +172,9 @@ impl Job for VmJob {
             match undo {
                 VmUndo::Release => client.release(call.request(this)).await,
                 VmUndo::Unprepare => client.unprepare(call.request(this)).await,
+                VmUndo::Remove => {
+                    client.remove(call.request(net::RemoveNicRequest { vm_id: this.vm_id, nic_id: 0 })).await
+                }
             }
         })
         .await

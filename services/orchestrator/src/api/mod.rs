@@ -6,6 +6,7 @@ pub mod clusters;
 pub mod configurations;
 pub mod consoles;
 pub mod hosts;
+pub mod hosts_for_migration;
 pub mod hypervisors;
 pub mod load_balancer_instances;
 pub mod os_types;
@@ -15,6 +16,9 @@ pub mod service_offerings;
 pub mod simulator_mocks;
 pub mod ssh_key_pairs;
 pub mod tags;
+pub mod virtual_machine_access;
+pub mod virtual_machine_migrations;
+pub mod virtual_machine_nics;
 pub mod virtual_machines;
 pub mod zones;
 
@@ -22,12 +26,16 @@ use crate::vm::VmWorld;
 use crate::world::World;
 use contract_compute::load_balancer_instances_server::LoadBalancerInstancesServer;
 use contract_compute::ssh_key_pairs_server::SshKeyPairsServer;
+use contract_compute::virtual_machine_access_server::VirtualMachineAccessServer;
+use contract_compute::virtual_machine_migrations_server::VirtualMachineMigrationsServer;
+use contract_compute::virtual_machine_nics_server::VirtualMachineNicsServer;
 use contract_compute::virtual_machines_server::VirtualMachinesServer;
 use contract_infra::async_jobs_server::AsyncJobsServer;
 use contract_infra::capacities_server::CapacitiesServer;
 use contract_infra::clusters_server::ClustersServer;
 use contract_infra::configurations_server::ConfigurationsServer;
 use contract_infra::consoles_server::ConsolesServer;
+use contract_infra::hosts_for_migration_server::HostsForMigrationServer;
 use contract_infra::hosts_server::HostsServer;
 use contract_infra::hypervisors_server::HypervisorsServer;
 use contract_infra::os_types_server::OsTypesServer;
@@ -44,6 +52,10 @@ pub fn routes(world: &World, vms: &VmWorld) -> Routes {
     infrastructure(world)
         .add_service(VirtualMachinesServer::new(virtual_machines::Api::new(vms.clone())))
         .add_service(LoadBalancerInstancesServer::new(load_balancer_instances::LoadBalancerInstancesApi(vms.clone())))
+        .add_service(VirtualMachineMigrationsServer::new(virtual_machine_migrations::Api::new(vms.clone())))
+        .add_service(HostsForMigrationServer::new(hosts_for_migration::Api::new(vms.clone())))
+        .add_service(VirtualMachineAccessServer::new(virtual_machine_access::VirtualMachineAccessApi(vms.clone())))
+        .add_service(VirtualMachineNicsServer::new(virtual_machine_nics::VirtualMachineNicsApi(vms.clone())))
         .add_service(ConsolesServer::new(consoles::ConsolesApi(vms.clone())))
 }
 

@@ -1,6 +1,7 @@
 //! `arcus.compute.v1.VirtualMachines`.
 
 use crate::store::{vm_list, vms};
+use crate::vm::access::Tell;
 use crate::vm::boot::Constraints;
 use crate::vm::deploy::{nic_requests, release_limits};
 use crate::vm::destroy::Destroy;
@@ -28,7 +29,11 @@ use model::state::VmState;
 use model::{ListScope, Paged as _, ScopeRequest};
 use rpc::Cx;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
+
+/// How long a change waits for the VM's routers.
+const TOLD: Duration = Duration::from_secs(20);
 
 /// The handlers.
 pub struct Api {
@@ -166,6 +171,7 @@ impl VirtualMachines for Api {
             nics: nic_requests(&order.job.nics),
             host_id: None,
             hypervisor: vm.hypervisor.clone(),
+            ..AllocateNicsRequest::default()
         };
         self.world.attachments().check(rpc::cx::repeatable(&cx.caller, check)).await?;
         self.reserve(&cx, &order).await?;
@@ -220,6 +226,14 @@ impl VirtualMachines for Api {
         let db = &self.world.node.db;
         let mut shown = view::one(&self.world, vm.id, &cx.caller).await?;
         apply(&mut shown, &change);
+        // Its routers hear of it in any case, by a job of its own.
+        let running = vm.state == VmState::Running;
+        let told = (change.user_data.is_some() || change.name.is_some()).then(|| Tell {
+            vm: vm.id,
+            host_name: change.name.clone(),
+            running,
+        });
+        let (job, ticket) = (model::new_uuid(), self.world.jobs.ticket().await?);
         let answer = jobs::mutate!(db, &cx.caller, "update-vm", |tx| {
             jobs::claims::free(tx, &[vm::claim(vm.id)]).await?;
             vms::change(tx, vm.id, &change).await.map_err(|e| match e {
@@ -227,9 +241,30 @@ impl VirtualMachines for Api {
                 other => other.into(),
             })?;
             events::record(tx, &[event(&cx.caller, "VM.UPDATE", &vm, "updating Vm")]).await?;
+            if let Some(tell) = &told {
+                let accept = Accept {
+                    job: tell.clone(),
+                    caller: rpc::cx::system_caller(),
+                    command: None,
+                    owner: vm.owner.clone(),
+                    instance: None,
+                    claims: vec![vm::claim(vm.id)],
+                    custom_id: Some(job.clone()),
+                    description: format!("telling the routers of VM: {}", view::label(&vm)),
+                    entity_id: None,
+                };
+                self.world.jobs.accept(tx, ticket.clone(), accept).await?;
+            }
             Ok::<_, ApiError>(shown.clone())
         })
         .await?;
+        // As 4.11 the guest sees it once this is answered, if its routers can be told soon.
+        if told.is_some()
+            && running
+            && let Ok(Err(error)) = tokio::time::timeout(TOLD, self.world.jobs.end_of(&job)).await
+        {
+            tracing::debug!(vm = vm.uuid, %error, "the routers hear of a change later");
+        }
         Ok(Response::new(answer))
     }
 
@@ -308,13 +343,14 @@ impl VirtualMachines for Api {
     ) -> Result<Response<ListVirtualMachinesResponse>, Status> {
         let (cx, request) = self.world.node.rpc.enter(request).await?;
         let db = &self.world.node.db;
+        let levels = view::Levels::parse(&request.details)?;
         let (scope, filter, page) = self.list_request(&cx, &request).await?;
         let listed = vm_list::page(db, &scope, &filter, &page).await.map_err(ApiError::from)?;
         let count = match page.proves_count(listed.len()) {
             Some(n) => n,
             None => vm_list::count(db, &scope, &filter).await.map_err(ApiError::from)?,
         };
-        let virtual_machine = view::all(&self.world, listed, &cx.caller).await?;
+        let virtual_machine = view::some(&self.world, listed, &cx.caller, levels).await?;
         Ok(Response::new(ListVirtualMachinesResponse { count: Some(count), virtual_machine }))
     }
 

@@ -79,10 +79,10 @@ async fn checked(world: &World, cx: &Cx, r: &AddHostRequest) -> Result<Plan, Api
     let kept = url::without_credentials(r.url())?;
     let source = match kind {
         "Simulator" => Source::Simulated(url::simulated(&kept)?),
-        "KVM" => Source::Machine(url::address(&kept)?),
+        "KVM" | "LXC" => Source::Machine(url::address(&kept)?),
         _ => {
             return Err(ApiError::unsupported(format!(
-                "Hosts of {kind} can't be added yet: only those of KVM and Simulator"
+                "Hosts of {kind} can't be added yet: only those of KVM, LXC and Simulator"
             )));
         }
     };

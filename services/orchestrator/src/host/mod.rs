@@ -6,6 +6,7 @@ mod delete;
 mod evict;
 pub mod facts;
 mod figures;
+pub mod for_migration;
 mod heartbeats;
 pub mod investigate;
 mod machine;

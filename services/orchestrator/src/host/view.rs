@@ -71,6 +71,7 @@ pub async fn list(world: &World, cx: &Cx, r: ListHostsRequest) -> Result<ListHos
         resource_state: given(&r.resource_state).map(|w| ResourceState::parse(&w).map_or(w, |s| s.to_string())),
         hypervisor: hypervisor::filter(r.hypervisor.as_deref()),
         except: None,
+        only: None,
         nothing: given(&r.r#type).is_some_and(|t| !t.eq_ignore_ascii_case("Routing")),
         keyword: given(&r.keyword),
         tag: None,

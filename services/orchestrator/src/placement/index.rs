@@ -218,7 +218,8 @@ impl Index {
     }
 }
 
-fn refusal(host: &HostRow, wanted: &Wanted) -> Option<Rejection> {
+/// Why a host can't take what is wanted; none: it can.
+pub fn refusal(host: &HostRow, wanted: &Wanted) -> Option<Rejection> {
     let asked = |id: i64, only: Option<i64>| only.is_none_or(|o| o == id);
     if !asked(host.id, wanted.host) || !asked(host.cluster, wanted.cluster) || !asked(host.pod, wanted.pod) {
         return Some(Rejection::NotAskedFor);
@@ -247,7 +248,7 @@ impl HostRow {
     }
 
     /// Why the host takes nothing at all.
-    fn refusal(&self) -> Option<Rejection> {
+    pub fn refusal(&self) -> Option<Rejection> {
         if !self.up {
             Some(Rejection::NotUp)
         } else if !self.accepting {

@@ -8,6 +8,6 @@ mod reserve;
 mod shortage;
 
 pub use follow::follow;
-pub use index::{Algorithm, Candidate, Index, Wanted};
+pub use index::{Algorithm, Candidate, Index, Wanted, refusal};
 pub use reserve::{Amount, free, reserve};
 pub use shortage::{Rejection, Shortage};

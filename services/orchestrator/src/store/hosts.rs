@@ -417,6 +417,8 @@ pub struct HostFilter {
     pub hypervisor: Option<String>,
     /// Not this one.
     pub except: Option<i64>,
+    /// Only these.
+    pub only: Option<Vec<i64>>,
     /// None at all: a type of host that Arcus has not.
     pub nothing: bool,
     /// Only whose name, state or address contains it.
@@ -456,6 +458,9 @@ pub async fn list(db: &Db, filter: &HostFilter, page: Page) -> Result<(Vec<HostR
             .push_if(" AND h.hypervisor = ?", filter.hypervisor.as_deref())
             .push_if(" AND h.id <> ?", filter.except)
             .push(if filter.nothing { " AND 1 = 0" } else { "" });
+        if let Some(only) = &filter.only {
+            sql = sql.push(" AND ").in_list("h.id", only.iter().copied());
+        }
         if let Some(name) = &filter.name {
             sql = sql.push(" AND ").contains("h.name_lower", &name.to_lowercase());
         }

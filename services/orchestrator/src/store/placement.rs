@@ -135,6 +135,12 @@ pub async fn drop_hold(tx: &mut Tx, vm: i64, host: i64) -> Result<bool> {
     Ok(tx.exec(sql).await? == 1)
 }
 
+/// Whether a host is known to be down, or gone.
+pub async fn is_down(db: &Db, host: i64) -> Result<bool> {
+    let row = db.optional(Sql::new("SELECT status FROM hosts WHERE id = ? AND removed IS NULL").bind(host)).await?;
+    Ok(matches!(row.map(|r| r.at::<HostStatus>(0)).transpose()?, None | Some(HostStatus::Down)))
+}
+
 /// Whether a host's agent is connected, as far as the database knows.
 pub async fn is_up(db: &Db, host: i64) -> Result<bool> {
     let row = db.optional(Sql::new("SELECT status FROM hosts WHERE id = ? AND removed IS NULL").bind(host)).await?;

@@ -1,6 +1,7 @@
 //! What a deployment must know of other tables: offering, template, zone, networks, key pair. Reads only.
 
 use model::Owner;
+use std::collections::BTreeMap;
 use store::{Db, Result, Row, Sql};
 
 /// A zone.
@@ -137,6 +138,8 @@ pub struct TemplateFacts {
     pub dynamic_scaling: bool,
     /// Whether it is there, in the zone asked about, and usable.
     pub ready: bool,
+    /// What its VMs begin with: "rootDiskController", "nicAdapter", "keyboard" and the like.
+    pub details: BTreeMap<String, String>,
 }
 
 /// Reads a living template as seen in a zone.
@@ -145,14 +148,17 @@ pub async fn template(db: &Db, id: i64, zone: i64) -> Result<Option<TemplateFact
         "SELECT t.name, t.format, t.hypervisor, t.os_type_id, t.size, t.password_enabled, t.dynamically_scalable, \
          CASE WHEN EXISTS (SELECT 1 FROM template_store_refs r JOIN image_stores s ON s.id = r.store_id \
          WHERE r.template_id = t.id AND r.state = 'Ready' AND s.removed IS NULL AND (s.zone_id = ? OR s.zone_id IS NULL)) \
-         THEN 1 ELSE 0 END AS ready FROM templates t WHERE t.id = ? AND t.removed IS NULL",
+         THEN 1 ELSE 0 END AS ready, d.name AS detail, d.value AS detail_value FROM templates t LEFT JOIN template_details d ON \
+         d.template_id = t.id WHERE t.id = ? AND t.removed IS NULL",
     )
     .bind(zone)
     .bind(id);
-    db.optional(sql)
-        .await?
-        .map(|r| {
-            Ok(TemplateFacts {
+    let mut found: Option<TemplateFacts> = None;
+    // A row for each detail.
+    for r in db.all(sql).await? {
+        let detail = r.get::<Option<String>>("detail")?.zip(r.get::<Option<String>>("detail_value")?);
+        if found.is_none() {
+            found = Some(TemplateFacts {
                 name: r.get("name")?,
                 format: r.get("format")?,
                 hypervisor: r.get("hypervisor")?,
@@ -161,9 +167,14 @@ pub async fn template(db: &Db, id: i64, zone: i64) -> Result<Option<TemplateFact
                 password_enabled: r.get("password_enabled")?,
                 dynamic_scaling: r.get("dynamically_scalable")?,
                 ready: r.get("ready")?,
-            })
-        })
-        .transpose()
+                details: BTreeMap::new(),
+            });
+        }
+        if let Some(facts) = &mut found {
+            facts.details.extend(detail);
+        }
+    }
+    Ok(found)
 }
 
 /// A guest network.

@@ -261,13 +261,47 @@ pub async fn transit(tx: &mut Tx, id: i64, from: &[VmState], to: VmState) -> Res
 /// A place was found: the VM belongs there, one generation up. It must be in `state`.
 pub async fn place(tx: &mut Tx, id: i64, state: VmState, host: i64, cluster: i64, pod: i64) -> Result<bool> {
     let sql = Sql::new(
-        "UPDATE vms SET host_id = ?, cluster_id = ?, pod_id = ?, generation = generation + 1 WHERE id = ? AND state = ?",
+        "UPDATE vms SET host_id = ?, cluster_id = ?, pod_id = ?, \
+         generation = CASE WHEN promised > generation THEN promised ELSE generation END + 1 WHERE id = ? AND state = ?",
     )
     .bind(host)
     .bind(cluster)
     .bind(pod)
     .bind(id)
     .bind(state);
+    Ok(tx.exec(sql).await? == 1)
+}
+
+/// A generation for the host where the VM moves: it has never had it, nor will anything else have it.
+pub async fn promise(tx: &mut Tx, id: i64) -> Result<i64> {
+    let sql = Sql::new(
+        "UPDATE vms SET promised = CASE WHEN promised > generation THEN promised ELSE generation END + 1 WHERE id = ?",
+    );
+    tx.exec(sql.bind(id)).await?;
+    tx.one(Sql::new("SELECT promised FROM vms WHERE id = ?").bind(id)).await?.at(0)
+}
+
+/// A Migrating VM leaves `source` for another host (with its cluster and pod). Gives whether it was there.
+pub async fn change_host(
+    tx: &mut Tx,
+    id: i64,
+    source: i64,
+    (host, cluster, pod): (i64, i64, i64),
+    generation: i64,
+) -> Result<bool> {
+    let sql = Sql::new(
+        "UPDATE vms SET host_id = ?, cluster_id = ?, pod_id = ?, last_host_id = ?, generation = ?, changed = ? \
+         WHERE id = ? AND state = ? AND host_id = ?",
+    )
+    .bind(host)
+    .bind(cluster)
+    .bind(pod)
+    .bind(source)
+    .bind(generation)
+    .bind(now_micros())
+    .bind(id)
+    .bind(VmState::Migrating)
+    .bind(source);
     Ok(tx.exec(sql).await? == 1)
 }
 

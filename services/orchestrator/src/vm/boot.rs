@@ -176,7 +176,8 @@ pub fn spec(vm: &VmRow, guest: (bool, String), generation: i64, nics: &[NicSpec]
     }
 }
 
-fn nic(n: &NicSpec) -> VmNic {
+/// A NIC as hosts are told of it.
+pub(super) fn nic(n: &NicSpec) -> VmNic {
     VmNic {
         uuid: n.uuid.clone(),
         device_id: u32::try_from(n.device_id).unwrap_or_default(),
@@ -186,7 +187,7 @@ fn nic(n: &NicSpec) -> VmNic {
         gateway: n.gateway.clone(),
         broadcast_uri: n.broadcast_uri.clone(),
         default_nic: n.default_nic,
-        rate_mbps: 0,
+        rate_mbps: n.rate_mbps.unwrap_or_default(),
     }
 }
 

@@ -96,6 +96,7 @@ impl Deploy {
             nics: nic_requests(&self.nics),
             host_id: host,
             hypervisor: vm.hypervisor.clone(),
+            ..AllocateNicsRequest::default()
         }
     }
 

@@ -1,18 +1,21 @@
 //! Virtual machines: what a deployment asks for ([`order`]), the jobs that carry VMs through their states ([`deploy`],
-//! [`start`], [`stop`], [`reboot`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and what looks after
+//! [`start`], [`stop`], [`reboot`], [`migrate`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and what looks after
 //! them: [`sweep`] ends destroyed ones, [`power`] follows what hosts report, [`ha`] sees to those whose host died.
 //!
 //! While a job owns a VM (an exclusive claim on `vm/ID`) nothing else changes it. A VM in a transitional state always has
 //! a job.
 
+pub mod access;
 pub mod boot;
 mod debts;
 pub mod deploy;
 pub mod destroy;
 pub mod expunge;
 pub mod ha;
+pub mod migrate;
 pub mod name_cache;
 pub mod names;
+pub mod nic;
 pub mod order;
 pub mod plan;
 pub mod power;
@@ -20,6 +23,7 @@ pub mod reboot;
 mod reports;
 pub mod start;
 pub mod stop;
+pub mod submit;
 pub mod sweep;
 pub mod usage;
 pub mod view;
@@ -34,8 +38,14 @@ pub fn register(builder: jobs::Builder, world: &std::sync::Arc<VmWorld>) -> jobs
         .register::<start::Start>(world.clone())
         .register::<stop::Stop>(world.clone())
         .register::<reboot::Reboot>(world.clone())
+        .register::<migrate::Migrate>(world.clone())
         .register::<destroy::Destroy>(world.clone())
         .register::<expunge::Expunge>(world.clone())
+        .register::<access::Reset>(world.clone())
+        .register::<access::Tell>(world.clone())
+        .register::<nic::AddNic>(world.clone())
+        .register::<nic::RemoveNic>(world.clone())
+        .register::<nic::DefaultNic>(world.clone())
         .register::<power::PowerCheck>(world.clone())
         .register::<ha::lost::Lost>(world.clone())
         .register::<ha::restart::Restart>(world.clone())

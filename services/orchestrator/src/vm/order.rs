@@ -15,7 +15,6 @@ use model::Owner;
 use model::state::VmState;
 use rand::seq::IndexedRandom as _;
 use rpc::Cx;
-use std::collections::BTreeMap;
 
 const GIB: i64 = 1 << 30;
 /// Resource types of identity's limits (enums.json).
@@ -89,8 +88,9 @@ pub async fn check(
         ),
         None => None,
     };
-    let mut details: BTreeMap<String, String> =
-        request.details.iter().filter(|(k, _)| !is_size(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    // The template's, which the request's go before.
+    let mut details = template.details.clone();
+    details.extend(request.details.iter().filter(|(k, _)| !is_size(k)).map(|(k, v)| (k.clone(), v.clone())));
     if offering.customized {
         for (key, value) in [("cpuNumber", cpu), ("cpuSpeed", cpu_mhz), ("memory", memory_mb)] {
             details.insert(key.to_owned(), value.to_string());
@@ -120,10 +120,7 @@ pub async fn check(
         let items = [(resource::VOLUME, 1), (resource::PRIMARY_STORAGE, size)];
         reservations.push(reservation(world, &format!("volume:{}", disk.uuid), &owner, &items));
     }
-    let length = world.node.settings.get(keys::VM_PASSWORD_LENGTH);
-    let password_sealed = template
-        .password_enabled
-        .then(|| world.node.vault.seal(&model::sealed::vm_password(&uuid), password(length).as_bytes()));
+    let password_sealed = template.password_enabled.then(|| sealed_password(world, &uuid));
     let start = request.start_vm.unwrap_or(true);
     let suffix: String = world.node.settings.get(keys::INSTANCE_NAME);
     let vm = VmRow {
@@ -179,6 +176,12 @@ pub async fn check(
         networks,
         reservations,
     })
+}
+
+/// A new password for the guest of a VM, sealed for [`model::sealed::vm_password`].
+pub(super) fn sealed_password(world: &VmWorld, vm_uuid: &str) -> String {
+    let length = world.node.settings.get(keys::VM_PASSWORD_LENGTH);
+    world.node.vault.seal(&model::sealed::vm_password(vm_uuid), password(length).as_bytes())
 }
 
 /// A new password of `length` characters (at least six), of letters and digits that aren't mistaken for each other; one of each kind.
@@ -497,6 +500,7 @@ mod tests {
             password_enabled: false,
             dynamic_scaling: false,
             ready: true,
+            details: Default::default(),
         };
         assert_eq!(root_size(None, &template).unwrap(), 0);
         assert_eq!(root_size(Some(8), &template).unwrap(), 8 * GIB);

@@ -28,16 +28,103 @@ pub async fn one(world: &VmWorld, vm: i64, caller: &Caller) -> Result<VirtualMac
     shown.pop().ok_or_else(|| ApiError::internal("a virtual machine lost its answer"))
 }
 
+/// Words of `listVirtualMachines`' parameter `details` (enums.json, ApiConstants.VMDetails).
+const LEVELS: [&str; 12] =
+    ["all", "group", "nics", "stats", "secgrp", "tmpl", "servoff", "diskoff", "iso", "volume", "min", "affgrp"];
+
+/// Which parts of VMs are shown. What isn't shown isn't asked for either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    nics: bool,
+    template: bool,
+    offering: bool,
+    /// CPUs and memory: of the offering, and of what is measured.
+    size: bool,
+    disk_offering: bool,
+    volume: bool,
+}
+
+impl Levels {
+    /// Everything.
+    pub const ALL: Levels =
+        Levels { nics: true, template: true, offering: true, size: true, disk_offering: true, volume: true };
+
+    /// Reads the parameter; none given: everything.
+    ///
+    /// # Errors
+    /// 431 for a word that isn't known.
+    pub fn parse(words: &[String]) -> Result<Levels, ApiError> {
+        let words: Vec<String> = words.iter().map(|w| w.trim().to_ascii_lowercase()).collect();
+        if words.iter().any(|word| !LEVELS.contains(&word.as_str())) {
+            return Err(ApiError::param(format!(
+                "The details parameter contains a non permitted value. The allowed values are {LEVELS:?}"
+            )));
+        }
+        let has = |word: &str| words.iter().any(|w| w == word);
+        if words.is_empty() || has("all") {
+            return Ok(Levels::ALL);
+        }
+        Ok(Levels {
+            nics: has("nics"),
+            template: has("tmpl"),
+            offering: has("servoff"),
+            size: has("servoff") || has("stats"),
+            disk_offering: has("diskoff"),
+            volume: has("volume"),
+        })
+    }
+
+    fn shows(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Template => self.template,
+            Kind::ServiceOffering => self.offering,
+            Kind::DiskOffering => self.disk_offering,
+            _ => true,
+        }
+    }
+
+    /// Takes away what isn't shown.
+    fn narrow(self, vm: &mut VirtualMachine) {
+        if !self.template {
+            (vm.template_id, vm.template_name, vm.template_display_text) = (None, None, None);
+            vm.password_enabled = None;
+        }
+        if !self.offering {
+            (vm.service_offering_id, vm.service_offering_name) = (None, None);
+        }
+        if !self.size {
+            (vm.cpu_number, vm.cpu_speed, vm.memory) = (None, None, None);
+        }
+        if !self.disk_offering {
+            (vm.disk_offering_id, vm.disk_offering_name) = (None, None);
+        }
+        if !self.volume {
+            (vm.root_device_id, vm.root_device_type) = (None, None);
+        }
+    }
+}
+
 /// A page of VMs: three queries more, whatever its size, and one for each kind of name that isn't known.
 pub async fn all(world: &VmWorld, listed: Vec<Listed>, caller: &Caller) -> Result<Vec<VirtualMachine>, ApiError> {
+    some(world, listed, caller, Levels::ALL).await
+}
+
+/// The same with only these parts.
+pub async fn some(
+    world: &VmWorld,
+    listed: Vec<Listed>,
+    caller: &Caller,
+    levels: Levels,
+) -> Result<Vec<VirtualMachine>, ApiError> {
     let db = &world.node.db;
     let ids: Vec<i64> = listed.iter().map(|v| v.id).collect();
     let uuids: Vec<String> = listed.iter().map(|v| v.uuid.clone()).collect();
+    let wanted: Vec<(Kind, i64)> = listed.iter().flat_map(referred).filter(|(kind, _)| levels.shows(*kind)).collect();
     let (mut nics, mut found_tags, pending, names) = tokio::try_join!(
-        async { Ok::<_, ApiError>(rows::nics(db, &ids).await?) },
+        async { Ok::<_, ApiError>(rows::nics(db, if levels.nics { ids.as_slice() } else { &[] }).await?) },
         async { Ok(tags::of(db, "UserVm", ids.iter().copied()).await?) },
         jobs::view::pending(db, &uuids),
-        async { Ok(world.names.all(db, listed.iter().flat_map(referred)).await?) },
+        async { Ok(world.names.all(db, wanted).await?) },
     )?;
     Ok(listed
         .into_iter()
@@ -46,6 +133,7 @@ pub async fn all(world: &VmWorld, listed: Vec<Listed>, caller: &Caller) -> Resul
             let tags = found_tags.remove(&v.id).unwrap_or_default();
             let job = pending.get(&v.uuid);
             let mut vm = message(v, &names, nics, tags, caller);
+            levels.narrow(&mut vm);
             if let Some((uuid, status)) = job {
                 vm.job_id = Some(uuid.clone());
                 vm.job_status = Some(*status);
@@ -138,5 +226,26 @@ fn message(v: Listed, names: &Names, nics: Vec<Nic>, tags: Vec<tags::Tag>, calle
             })
             .collect(),
         ..VirtualMachine::default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that panics has failed
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels() {
+        let of = |words: &[&str]| Levels::parse(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&[]).unwrap(), Levels::ALL);
+        assert_eq!(of(&["min", "all"]).unwrap(), Levels::ALL);
+        let min = of(&["min"]).unwrap();
+        assert!(!min.nics && !min.template && !min.offering && !min.size && !min.disk_offering && !min.volume);
+        let stats = of(&["Stats", "nics"]).unwrap();
+        assert!(stats.size && stats.nics && !stats.offering);
+        assert_eq!(of(&["everything"]).unwrap_err().code, 431);
+        let mut vm = VirtualMachine { cpu_number: Some(1), template_id: Some("t".into()), ..VirtualMachine::default() };
+        stats.narrow(&mut vm);
+        assert_eq!((vm.cpu_number, vm.template_id), (Some(1), None));
     }
 }

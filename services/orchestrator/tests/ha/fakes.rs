@@ -5,7 +5,8 @@ use contract_infra::ExecuteRequest;
 use contract_infra::host_commands_client::HostCommandsClient;
 use contract_network::attachments_server::{Attachments, AttachmentsServer};
 use contract_network::{
-    AllocateNicsRequest, CheckNicsResponse, DefaultNetworkRequest, DefaultNetworkResponse, NicsResponse, VmNicsRequest,
+    AllocateNicsRequest, CheckNicsResponse, DefaultNetworkRequest, DefaultNetworkResponse, MoveNicsRequest,
+    NicsResponse, RemoveNicRequest, SetDefaultNicRequest, TellRequest, VmNicsRequest,
 };
 use contract_storage::disks_server::{Disks, DisksServer};
 use contract_storage::{AllocateDisksRequest, DiskSpec, DisksResponse, FitRequest, FitResponse, VmDisksRequest};
@@ -69,10 +70,33 @@ impl Attachments for NetworkApi {
         self.0.plugged.lock().unwrap().insert(request.into_inner().vm_id);
         Ok(Response::new(NicsResponse::default()))
     }
+    async fn change_host(&self, request: Request<MoveNicsRequest>) -> Result<Response<NicsResponse>, Status> {
+        self.0.pass("change_host").await;
+        let undone = jobs::StepKey::of(&request)?.is_undo();
+        let request = request.into_inner();
+        if !undone && self.0.broken.load(Ordering::SeqCst) {
+            return Err(contract::ApiError::failed("the network is broken").into());
+        }
+        let mut plugged = self.0.plugged.lock().unwrap();
+        match undone && request.stays_on.is_none() {
+            true => plugged.remove(&request.vm_id),
+            false => plugged.insert(request.vm_id),
+        };
+        Ok(Response::new(NicsResponse::default()))
+    }
     async fn unprepare(&self, request: Request<VmNicsRequest>) -> Result<Response<NicsResponse>, Status> {
         self.0.pass("unprepare").await;
         self.0.plugged.lock().unwrap().remove(&request.into_inner().vm_id);
         Ok(Response::new(NicsResponse::default()))
+    }
+    async fn remove(&self, _: Request<RemoveNicRequest>) -> Result<Response<NicsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn set_default(&self, _: Request<SetDefaultNicRequest>) -> Result<Response<NicsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn tell(&self, _: Request<TellRequest>) -> Result<Response<NicsResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
     async fn default_network(
         &self,

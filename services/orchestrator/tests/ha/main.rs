@@ -6,6 +6,7 @@ mod common;
 mod fakes;
 mod fleet;
 mod idle;
+mod migrate;
 mod replicas;
 mod site;
 

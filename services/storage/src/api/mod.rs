@@ -2,6 +2,7 @@
 
 mod disk_offerings;
 mod disks;
+mod downloads;
 mod image_stores;
 mod snapshots;
 mod storage_pools;
@@ -14,6 +15,7 @@ use contract::api::Caller;
 use contract::{ApiError, Page};
 use contract_storage::disk_offerings_server::DiskOfferingsServer;
 use contract_storage::disks_server::DisksServer;
+use contract_storage::downloads_server::DownloadsServer;
 use contract_storage::image_stores_server::ImageStoresServer;
 use contract_storage::snapshots_server::SnapshotsServer;
 use contract_storage::storage_pools_server::StoragePoolsServer;
@@ -32,6 +34,7 @@ pub fn routes(s: Storage) -> Routes {
         .add_service(TemplatesServer::new(s.clone()))
         .add_service(VolumesServer::new(s.clone()))
         .add_service(SnapshotsServer::new(s.clone()))
+        .add_service(DownloadsServer::new(s.clone()))
         .add_service(DisksServer::new(s))
 }
 

@@ -4,18 +4,18 @@ use super::{domain_of, given, named_ids};
 use crate::filter::Filter;
 use crate::store::template_writes as rows;
 use crate::store::templates::{self, Query, TemplateRow};
-use crate::tasks::{self, CopyTemplate, DeleteTemplate};
+use crate::tasks::{self, CopyTemplate, DeleteTemplate, ExtractImage};
 use crate::templates::{self as concept, capture, change, register, warm};
-use crate::{Storage, limits, view};
+use crate::{Storage, downloads, limits, view};
 use contract::api::{JobRef, Success};
 use contract::{ApiError, Page, Request as _};
 use contract_storage::templates_server::Templates;
 use contract_storage::{
     CopyIsoRequest, CopyTemplateRequest, CreateTemplateRequest, DeleteIsoRequest, DeleteTemplateRequest,
-    ListIsoPermissionsRequest, ListIsosRequest, ListIsosResponse, ListTemplatePermissionsRequest, ListTemplatesRequest,
-    ListTemplatesResponse, PrepareTemplateRequest, RegisterIsoRequest, RegisterTemplateRequest, Template,
-    TemplatePermissions, UpdateIsoPermissionsRequest, UpdateIsoRequest, UpdateTemplatePermissionsRequest,
-    UpdateTemplateRequest,
+    ExtractIsoRequest, ExtractTemplateRequest, ListIsoPermissionsRequest, ListIsosRequest, ListIsosResponse,
+    ListTemplatePermissionsRequest, ListTemplatesRequest, ListTemplatesResponse, PrepareTemplateRequest,
+    RegisterIsoRequest, RegisterTemplateRequest, Template, TemplatePermissions, UpdateIsoPermissionsRequest,
+    UpdateIsoRequest, UpdateTemplatePermissionsRequest, UpdateTemplateRequest,
 };
 use jobs::{Accept, Claim};
 use model::entity;
@@ -207,6 +207,18 @@ impl Templates for Storage {
         Ok(Response::new(self.accept_copy(&cx, CopyIsoRequest::COMMAND, true, req.custom_job_id).await?))
     }
 
+    async fn extract(&self, request: Request<ExtractTemplateRequest>) -> Result<Response<JobRef>, Status> {
+        let (cx, req) = self.node.rpc.enter(request).await?;
+        let found = downloads::check_image(self, &cx, req.mode.as_deref(), false).await?;
+        Ok(Response::new(self.accept_extract(&cx, ExtractTemplateRequest::COMMAND, found, req.custom_job_id).await?))
+    }
+
+    async fn extract_iso(&self, request: Request<ExtractIsoRequest>) -> Result<Response<JobRef>, Status> {
+        let (cx, req) = self.node.rpc.enter(request).await?;
+        let found = downloads::check_image(self, &cx, req.mode.as_deref(), true).await?;
+        Ok(Response::new(self.accept_extract(&cx, ExtractIsoRequest::COMMAND, found, req.custom_job_id).await?))
+    }
+
     async fn prepare(
         &self,
         request: Request<PrepareTemplateRequest>,
@@ -282,6 +294,32 @@ impl Storage {
             jobs::free(tx, &claims(row.id)).await?;
             // Refused at once, as in 4.11; the job looks again.
             job.check(tx).await?;
+            self.jobs.accept(tx, ticket.clone(), accept.clone()).await
+        })
+        .await
+    }
+
+    async fn accept_extract(
+        &self,
+        cx: &Cx,
+        command: Option<&'static contract::CommandInfo>,
+        (row, job): (TemplateRow, ExtractImage),
+        custom_id: Option<String>,
+    ) -> Result<JobRef, ApiError> {
+        let ticket = self.jobs.ticket().await?;
+        let kind = concept::kind(job.iso);
+        let accept = Accept {
+            job,
+            caller: cx.caller.clone(),
+            command,
+            owner: concept::owner(&row),
+            instance: Some((kind.to_owned(), row.uuid.clone())),
+            claims: vec![Claim::Shared(format!("template/{}", row.id))],
+            custom_id,
+            description: format!("extracting {} {}", kind.to_lowercase(), row.uuid),
+            entity_id: None,
+        };
+        jobs::mutate!(self.node.db, cx.caller, "accept-template-extract", |tx| {
             self.jobs.accept(tx, ticket.clone(), accept.clone()).await
         })
         .await

@@ -10,8 +10,8 @@ use contract::api::{JobRef, Success};
 use contract::{ApiError, Request as _};
 use contract_storage::volumes_server::Volumes;
 use contract_storage::{
-    AttachVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, DetachVolumeRequest, ListVolumesRequest,
-    ListVolumesResponse, ResizeVolumeRequest,
+    AttachVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, DetachVolumeRequest, ExtractVolumeRequest,
+    ListVolumesRequest, ListVolumesResponse, ResizeVolumeRequest,
 };
 use jobs::{Accept, Claim};
 use model::scope::{ListScope, ScopeRequest};
@@ -136,6 +136,18 @@ impl Volumes for Storage {
         let description = format!("resizing volume: {} to {} bytes", row.name, job.size);
         let answer =
             self.accept(&cx, ResizeVolumeRequest::COMMAND, &row, job, claims, req.custom_job_id, description).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn extract(&self, request: Request<ExtractVolumeRequest>) -> Result<Response<JobRef>, Status> {
+        let (cx, req) = self.node.rpc.enter(request).await?;
+        let (row, job) = tasks::extract::check(self, &cx, req.mode.as_deref()).await?;
+        // The machine may not start meanwhile.
+        let mut claims = vec![Claim::Exclusive(format!("volume/{}", row.id))];
+        claims.extend(row.vm_id.map(|vm| Claim::Shared(format!("vm/{vm}"))));
+        let description = format!("extracting volume: {}", row.uuid);
+        let answer =
+            self.accept(&cx, ExtractVolumeRequest::COMMAND, &row, job, claims, req.custom_job_id, description).await?;
         Ok(Response::new(answer))
     }
 

@@ -126,9 +126,14 @@ pub fn image(s: &Storage, source: &Source) -> Result<Option<Image>, ApiError> {
     }))
 }
 
-/// The format of a ROOT disk: on KVM a layer over the template's copy, elsewhere what the template is.
+/// The format of a ROOT disk: on KVM a layer over the template's copy, on LXC a file system of what an archive holds, elsewhere
+/// what the template is.
 pub fn root_format<'t>(hypervisor: &str, template: &'t str) -> &'t str {
-    if hypervisor == "KVM" { "QCOW2" } else { template }
+    match hypervisor {
+        "KVM" => "QCOW2",
+        "LXC" => "RAW",
+        _ => template,
+    }
 }
 
 /// The rows, without places.

@@ -41,7 +41,7 @@ pub fn format_of(hypervisor: &str) -> &'static str {
         "Simulator" | "XenServer" => "VHD",
         "VMware" => "OVA",
         "Hyperv" => "VHDX",
-        "Ovm" | "Ovm3" => "RAW",
+        "Ovm" | "Ovm3" | "LXC" => "RAW",
         _ => "QCOW2",
     }
 }

@@ -1,7 +1,7 @@
 //! Putting one disk on a pool, as part of a transaction.
 
 use crate::choice::{self, Ask, Candidate, Reason, Rejected};
-use crate::store::pools;
+use crate::store::{pools, template_copies};
 use config::{Scope, Settings, keys};
 use contract::ApiError;
 use store::Tx;
@@ -80,10 +80,19 @@ pub async fn take_place<'p>(
             rejected.push(Rejected { pool: pool.name.clone(), reason: Reason::Taken });
             continue;
         }
-        if let Some((template, bytes)) = wanted.template
-            && !pool.has_template
-            && !pools::note_template(tx, template, pool.id, bytes).await?
-        {
+        let Some((template, bytes)) = wanted.template else { return Ok(pool) };
+        if pool.has_template {
+            if template_copies::lies(tx, template, pool.id).await? {
+                return Ok(pool);
+            }
+            // It was removed since the pools were read: it comes again, and costs.
+            if !pools::take(tx, pool.id, bytes, thresholds.allocated).await? {
+                pools::give_back(tx, pool.id, wanted.bytes).await?;
+                rejected.push(Rejected { pool: pool.name.clone(), reason: Reason::Taken });
+                continue;
+            }
+        }
+        if !pools::note_template(tx, template, pool.id, bytes).await? {
             // Another disk of this template came first, and paid for it.
             pools::give_back(tx, pool.id, bytes).await?;
         }

@@ -117,7 +117,7 @@ async fn last_host(s: &Storage, vm: i64) -> Result<Option<i64>, ApiError> {
 /// Notes that the bytes of a volume are to be deleted; none when it has none.
 pub async fn owe(tx: &mut Tx, v: &VolumeRow, wait: i64) -> Result<Option<Deletion>, ApiError> {
     let Some(d) = deletion(v) else { return Ok(None) };
-    deletions::owe(tx, &d.volume_uuid, d.pool_id, &d.path, wait).await?;
+    deletions::owe(tx, &d, wait).await?;
     Ok(Some(d))
 }
 

@@ -10,7 +10,7 @@
 use super::reach;
 use super::work::{self, Ended, Next, Watcher, Who};
 use crate::store::copies::{self, Wanted};
-use crate::store::image_deletions;
+use crate::store::deletions;
 use crate::store::infra::Worker;
 use crate::store::template_writes as rows;
 use crate::templates::{self, url};
@@ -211,7 +211,7 @@ async fn fail(s: &Storage, term: Option<&Term>, w: &Wanted, error: &ApiError) ->
         fence(term, tx).await?;
         if copies::failed(tx, &w.copy, &text).await? {
             let wanted = Some(w.hypervisor.as_str());
-            image_deletions::owe(tx, w.copy.store_id, &w.copy.path, wanted, HEAD_START).await?;
+            deletions::owe_image(tx, w.copy.store_id, &w.copy.path, wanted, HEAD_START).await?;
             let text = format!("download of {} has failed: {text}", w.name);
             events::record(tx, &[event(w, "TEMPLATE.DOWNLOAD.FAILED", EventState::Completed, text)]).await?;
         }

@@ -1,10 +1,10 @@
 //! Brings copies in and deletes images: one replica at a time.
 
-use super::{TOPIC, download, reach, work};
+use super::{DONE, TOPIC, download, reach, work};
 use crate::Storage;
 use crate::hosts::Tell;
 use crate::store::copies;
-use crate::store::image_deletions::{self, Deletion};
+use crate::store::deletions::{self, ImageDeletion};
 use contract::ApiError;
 use contract_agent::{DeleteImage, command};
 use coord::Term;
@@ -14,18 +14,18 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 const DUTY: &str = "storage/images";
-/// How often it looks when nobody tells it anything.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often it looks when nobody tells it anything and nothing is due before: a nudge may be lost with its teller.
+const INTERVAL: Duration = Duration::from_secs(30);
 /// Copies that come in, and deletions, at the same time.
 const MOST: usize = 64;
 /// How long a host may take to delete an image.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Hosts that are tried before a deletion is put off.
 const TRIES: usize = 3;
+/// The shortest rest.
+const LEAST: Duration = Duration::from_millis(50);
 /// The wait after trouble of our own, before the same is tried again.
 const TROUBLE: Duration = Duration::from_secs(1);
-/// The first wait after a deletion that failed, and the longest, in seconds.
-const WAITS: (i64, i64) = (10, 3600);
 
 /// Starts the duty.
 pub fn start(s: &Storage) {
@@ -37,32 +37,41 @@ async fn serve(s: Storage, term: Term) {
     let mut told = s.node.coord.subscribe(TOPIC);
     let mut at_work: FuturesUnordered<BoxFuture<'static, String>> = FuturesUnordered::new();
     let mut paths: HashSet<String> = HashSet::new();
+    // Whoever led before may have been killed before it told.
+    s.node.coord.publish(DONE, "");
     loop {
-        match begin(&s, &term, &mut paths).await {
-            Ok(new) => at_work.extend(new),
-            Err(error) => tracing::warn!(%error, "looking for images to bring in or to delete"),
-        }
+        let rest = match begin(&s, &term, &mut paths).await {
+            Ok((new, rest)) => {
+                at_work.extend(new);
+                rest
+            }
+            Err(error) => {
+                tracing::warn!(%error, "looking for images to bring in or to delete");
+                TROUBLE
+            }
+        };
         tokio::select! {
             Some(path) = at_work.next(), if !at_work.is_empty() => {
                 paths.remove(&path);
+                s.node.coord.publish(DONE, &path);
             }
             _ = told.next() => {}
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(rest) => {}
         }
     }
 }
 
-/// Takes up what isn't at work yet. A path is worked on by one future at a time: an image isn't deleted while somebody here
-/// still asks for it.
+/// Takes up what isn't at work yet, and tells how long it may rest then, when it hears nothing. A path is worked on by one
+/// future at a time: an image isn't deleted while somebody here still asks for it.
 async fn begin(
     s: &Storage,
     term: &Term,
     paths: &mut HashSet<String>,
-) -> Result<Vec<BoxFuture<'static, String>>, ApiError> {
+) -> Result<(Vec<BoxFuture<'static, String>>, Duration), ApiError> {
     let mut new: Vec<BoxFuture<'static, String>> = Vec::new();
     let room = |paths: &HashSet<String>| i64::try_from(MOST.saturating_sub(paths.len())).unwrap_or_default();
     if room(paths) == 0 {
-        return Ok(new);
+        return Ok((new, INTERVAL)); // it looks again as soon as one has ended
     }
     for wanted in copies::wanted(&s.node.db, paths, room(paths)).await? {
         let path = wanted.copy.path.clone();
@@ -77,7 +86,7 @@ async fn begin(
         };
         new.push(work.boxed());
     }
-    let due = image_deletions::due(&s.node.db, i64::try_from(MOST).unwrap_or(i64::MAX)).await?;
+    let due = deletions::due::<ImageDeletion>(&s.node.db, i64::try_from(MOST).unwrap_or(i64::MAX)).await?;
     for deletion in due {
         if paths.len() >= MOST || !paths.insert(deletion.path.clone()) {
             continue;
@@ -92,29 +101,31 @@ async fn begin(
         };
         new.push(work.boxed());
     }
-    Ok(new)
+    let next = deletions::next::<ImageDeletion>(&s.node.db).await?;
+    let next = next.map(|micros| Duration::from_micros(micros.unsigned_abs()));
+    Ok((new, next.unwrap_or(INTERVAL).clamp(LEAST, INTERVAL)))
 }
 
 /// Deletes an image, or notes that it couldn't be.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn wipe(s: &Storage, term: Option<&Term>, d: &Deletion) -> Result<(), ApiError> {
+pub async fn wipe(s: &Storage, term: Option<&Term>, d: &ImageDeletion) -> Result<(), ApiError> {
     let outcome = delete(s, d).await;
     store::tx!(s.node.db, "image-deletion", |tx| {
         if let Some(term) = term {
             term.fence(tx).await?;
         }
         match &outcome {
-            Ok(()) => image_deletions::done(tx, &d.path).await?,
-            Err(error) => image_deletions::put_off(tx, &d.path, wait(d.tries), error.full_text()).await?,
+            Ok(()) => deletions::done::<ImageDeletion>(tx, &d.path).await?,
+            Err(error) => deletions::put_off(tx, d, error.full_text()).await?,
         }
         Ok::<_, ApiError>(())
     })
     .await
 }
 
-async fn delete(s: &Storage, d: &Deletion) -> Result<(), ApiError> {
+async fn delete(s: &Storage, d: &ImageDeletion) -> Result<(), ApiError> {
     let Some(site) = crate::store::images::site(&s.node.db, d.store_id).await? else {
         return Ok(()); // the store is gone, and the image with it
     };
@@ -131,10 +142,4 @@ async fn delete(s: &Storage, d: &Deletion) -> Result<(), ApiError> {
         }
     }
     Err(last)
-}
-
-/// The wait after the failure that follows `tries` others, in µs.
-fn wait(tries: i64) -> i64 {
-    let (first, last) = WAITS;
-    first.saturating_mul(1i64 << tries.clamp(0, 16)).min(last) * 1_000_000
 }

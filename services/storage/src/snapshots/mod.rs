@@ -7,18 +7,23 @@
 //! A host copies the disk, as it is at one moment, straight into a secondary store: nothing of a snapshot ever lies on primary
 //! storage, so `CreatedOnPrimary` is a state that no snapshot is in.
 
+pub mod clock;
+pub mod policies;
+pub mod schedule;
 pub mod view;
 
 use crate::Storage;
 use crate::disks::format_of;
 use crate::images::rooms;
-use crate::store::snapshots::{self, ALLOCATED, SnapshotRow};
+use crate::store::snapshots::{self, ALLOCATED, BACKED_UP, ERROR, SnapshotRow};
 use crate::store::volumes::VolumeRow;
 use crate::store::{images, infra, vms};
-use crate::tasks::{self, running_on};
-use contract::ApiError;
-use contract_storage::CreateSnapshotRequest;
+use crate::tasks::{self, CreateSnapshot, DeleteSnapshot, running_on};
+use contract::api::Caller;
+use contract::{ApiError, Request as _};
+use contract_storage::{CreateSnapshotRequest, DeleteSnapshotRequest};
 use events::{Record, UsageRecord};
+use jobs::{Accept, Claim};
 use model::scope::{may_act_for, owner_for_create};
 use rpc::Cx;
 use store::now_micros;
@@ -59,22 +64,34 @@ pub async fn check(s: &Storage, cx: &Cx, req: &CreateSnapshotRequest) -> Result<
     if req.location_type.as_deref().is_some_and(|place| !place.trim().is_empty()) {
         return Err(refuse(format!("VolumeId: {} LocationType is supported only for managed storage", v.uuid)));
     }
+    if !cx.caller.is_root_admin() && !infra::zone_enabled(db, v.zone_id).await? {
+        return Err(ApiError::permission("Cannot perform this operation, Zone is currently disabled"));
+    }
+    order(s, v, req.name.as_deref(), None).await
+}
+
+/// What takes a snapshot of a volume, by hand or for a policy (its kind and number).
+///
+/// # Errors
+/// 431 for what the volume doesn't allow now, 530 when the zone has no secondary storage.
+pub async fn order(
+    s: &Storage,
+    v: VolumeRow,
+    name: Option<&str>,
+    policy: Option<(&str, i64)>,
+) -> Result<Order, ApiError> {
+    let db = &s.node.db;
+    let refuse = |text: String| ApiError::param(text).with_entity(&v.uuid, "volumeid");
     let hypervisor = v.hypervisor.clone().filter(|_| v.state == "Ready" && v.pool_id.is_some()).ok_or_else(|| {
         refuse(format!("VolumeId: {} is not in Ready state but {}. Cannot take snapshot.", v.uuid, v.state))
     })?;
-    if WITHOUT.contains(&hypervisor.as_str()) {
-        let text = format!("Snapshots of volumes on {hypervisor} are not supported");
-        return Err(ApiError::unsupported(text).with_entity(&v.uuid, "volumeid"));
-    }
+    check_hypervisor(&hypervisor, &v)?;
     let vm = match v.vm_id {
         Some(id) => vms::find(db, id).await?,
         None => None,
     };
     if let Some(vm) = &vm {
         running_on(vm)?;
-    }
-    if !cx.caller.is_root_admin() && !infra::zone_enabled(db, v.zone_id).await? {
-        return Err(ApiError::permission("Cannot perform this operation, Zone is currently disabled"));
     }
     let found = images::rooms(db, &[v.zone_id]).await?;
     let store = rooms::choose(&found, v.zone_id, false).first().map(|room| room.id);
@@ -83,7 +100,7 @@ pub async fn check(s: &Storage, cx: &Cx, req: &CreateSnapshotRequest) -> Result<
         ApiError::failed(format!("Zone {zone} has no secondary storage for the snapshot: add it with addImageStore"))
     })?;
     let now = now_micros();
-    let name = req.name.as_deref().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
+    let name = name.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
     let whose = vm.map_or_else(|| "detached".to_owned(), |vm| vm.display_name);
     let name = name.unwrap_or_else(|| {
         let stamp = stamp(now);
@@ -99,7 +116,7 @@ pub async fn check(s: &Storage, cx: &Cx, req: &CreateSnapshotRequest) -> Result<
         owner: v.owner.clone(),
         zone_id: v.zone_id,
         volume_id: v.id,
-        kind: MANUAL.to_owned(),
+        kind: policy.map_or(MANUAL, |(kind, _)| kind).to_owned(),
         state: ALLOCATED.to_owned(),
         size: v.size,
         physical_size: 0,
@@ -112,9 +129,68 @@ pub async fn check(s: &Storage, cx: &Cx, req: &CreateSnapshotRequest) -> Result<
         host_id: None,
         created: now,
         removed: false,
+        policy_id: policy.map(|(_, id)| id),
         uuid,
     };
     Ok(Order { row, volume: v })
+}
+
+/// Hypervisors whose volumes have no snapshots.
+fn check_hypervisor(hypervisor: &str, v: &VolumeRow) -> Result<(), ApiError> {
+    if !WITHOUT.contains(&hypervisor) {
+        return Ok(());
+    }
+    let text = format!("Snapshots of volumes on {hypervisor} are not supported");
+    Err(ApiError::unsupported(text).with_entity(&v.uuid, "volumeid"))
+}
+
+impl Order {
+    /// The job that takes it, to be accepted with its row.
+    pub fn accept(&self, caller: &Caller, custom_id: Option<String>) -> Accept<CreateSnapshot> {
+        let (row, v) = (&self.row, &self.volume);
+        let mut claims = vec![Claim::Exclusive(claim(row.id)), Claim::Exclusive(format!("volume/{}", v.id))];
+        claims.extend(v.vm_id.map(|vm| Claim::Shared(format!("vm/{vm}"))));
+        Accept {
+            job: CreateSnapshot { snapshot: row.id, volume: v.id, vm: v.vm_id },
+            caller: caller.clone(),
+            command: CreateSnapshotRequest::COMMAND,
+            owner: row.owner.clone(),
+            instance: Some((KIND.to_owned(), row.uuid.clone())),
+            claims,
+            custom_id,
+            description: format!("creating snapshot for volume: {}", v.uuid),
+            entity_id: Some(row.uuid.clone()),
+        }
+    }
+}
+
+/// The job that deletes a snapshot, to be accepted when its claims are free.
+///
+/// # Errors
+/// 431 when it is being made, or gone.
+pub fn deletion(
+    row: &SnapshotRow,
+    caller: &Caller,
+    custom_id: Option<String>,
+) -> Result<Accept<DeleteSnapshot>, ApiError> {
+    if row.removed {
+        return Err(gone());
+    }
+    if row.state != BACKED_UP && row.state != ERROR {
+        let text = format!("Can't delete snapshot {} due to it is in {} Status", row.uuid, row.state);
+        return Err(ApiError::param(text).with_entity(&row.uuid, "id"));
+    }
+    Ok(Accept {
+        job: DeleteSnapshot { snapshot: row.id },
+        caller: caller.clone(),
+        command: DeleteSnapshotRequest::COMMAND,
+        owner: row.owner.clone(),
+        instance: Some((KIND.to_owned(), row.uuid.clone())),
+        claims: vec![Claim::Exclusive(claim(row.id))],
+        custom_id,
+        description: format!("deleting snapshot: {}", row.uuid),
+        entity_id: None,
+    })
 }
 
 /// A snapshot is its volume's owner's: who names another one is told so.

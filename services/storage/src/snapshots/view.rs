@@ -25,6 +25,7 @@ pub async fn snapshots(db: &Db, rows: Vec<SnapshotRow>) -> Result<Vec<Snapshot>,
     let jobs = jobs::view::pending(db, &uuids).await?;
     let shown = rows.into_iter().map(|s| {
         let volume = volumes.get(&s.volume_id);
+        let there = s.is_there();
         let account = accounts.get(&s.owner.account_id);
         let domain = domains.get(&s.owner.domain_id);
         let os_type = volume.and_then(|v| v.os_type_id).and_then(|id| os_types.get(&id));
@@ -47,8 +48,7 @@ pub async fn snapshots(db: &Db, rows: Vec<SnapshotRow>) -> Result<Vec<Snapshot>,
             physical_size: Some(s.physical_size),
             virtual_size: Some(s.size),
             zone_id: zones.get(&s.zone_id).map(|z| z.uuid.clone()),
-            // Setting a volume back isn't there yet.
-            revertable: Some(false),
+            revertable: Some(there && volume.is_some_and(|v| !v.removed)),
             os_type_id: os_type.map(|o| o.uuid.clone()),
             os_display_name: os_type.map(|o| o.name.clone()),
             id: Some(s.uuid),

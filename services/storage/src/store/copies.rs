@@ -2,7 +2,7 @@
 //!
 //! Every write names the path as well: a copy that was deleted and made anew isn't taken for the old one.
 
-use super::image_deletions;
+use super::deletions;
 use model::Owner;
 use std::collections::{HashMap, HashSet};
 use store::{Db, Result, Row, Sql, Tx, now_micros};
@@ -295,7 +295,7 @@ async fn forget(tx: &mut Tx, copy: &Copy, wait: i64) -> Result<()> {
         .bind(copy.path.as_str());
     tx.exec(sql).await?;
     let wait = if copy.is_ready() { 0 } else { wait };
-    image_deletions::owe(tx, copy.store_id, &copy.path, copy.hypervisor.as_deref(), wait).await
+    deletions::owe_image(tx, copy.store_id, &copy.path, copy.hypervisor.as_deref(), wait).await
 }
 
 /// Whether a template is ready in a zone.

@@ -1,8 +1,32 @@
-//! Bytes that are still to be deleted.
+//! What is still to be deleted: bytes of volumes on pools, and images on secondary storage. A debt is written with the commit
+//! that makes it true, is paid by a duty, and is named by a path that is used once.
 
-use store::{Db, Result, Sql, Tx, now_micros};
+use store::{Db, Result, Row, Sql, Tx, Value, now_micros};
 
-/// Bytes to be deleted.
+/// The first wait after a failure, and the longest, in seconds.
+const WAITS: (i64, i64) = (10, 3600);
+
+/// A kind of debts.
+pub trait Debt: Sized {
+    /// Its table.
+    const TABLE: &'static str;
+    /// The columns beside the path that say what is to be deleted, two of them.
+    const COLUMNS: [&'static str; 2];
+
+    /// The path.
+    fn path(&self) -> &str;
+    /// How often it was tried.
+    fn tries(&self) -> i64;
+    /// The values of [`Debt::COLUMNS`].
+    fn values(&self) -> [Value; 2];
+    /// Reads path, tries, and the columns.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn read(row: &Row) -> Result<Self>;
+}
+
+/// Bytes of a volume that are to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deletion {
     pub volume_uuid: String,
@@ -11,48 +35,120 @@ pub struct Deletion {
     pub tries: i64,
 }
 
-/// Notes that bytes are to be deleted, not before `wait` µs have passed.
-pub async fn owe(tx: &mut Tx, volume_uuid: &str, pool: i64, path: &str, wait: i64) -> Result<()> {
+impl Debt for Deletion {
+    const TABLE: &'static str = "pending_deletions";
+    const COLUMNS: [&'static str; 2] = ["volume_uuid", "pool_id"];
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn tries(&self) -> i64 {
+        self.tries
+    }
+
+    fn values(&self) -> [Value; 2] {
+        [Value::from(&self.volume_uuid), self.pool_id.into()]
+    }
+
+    fn read(r: &Row) -> Result<Deletion> {
+        Ok(Deletion { path: r.at(0)?, tries: r.at(1)?, volume_uuid: r.at(2)?, pool_id: r.at(3)? })
+    }
+}
+
+/// An image that is to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageDeletion {
+    pub path: String,
+    pub store_id: i64,
+    /// Whose hosts can delete it; none: any.
+    pub hypervisor: Option<String>,
+    pub tries: i64,
+}
+
+impl Debt for ImageDeletion {
+    const TABLE: &'static str = "image_deletions";
+    const COLUMNS: [&'static str; 2] = ["store_id", "hypervisor"];
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn tries(&self) -> i64 {
+        self.tries
+    }
+
+    fn values(&self) -> [Value; 2] {
+        [self.store_id.into(), self.hypervisor.clone().into()]
+    }
+
+    fn read(r: &Row) -> Result<ImageDeletion> {
+        Ok(ImageDeletion { path: r.at(0)?, tries: r.at(1)?, store_id: r.at(2)?, hypervisor: r.at(3)? })
+    }
+}
+
+/// Notes that something is to be deleted, not before `wait` µs have passed; once is enough.
+pub async fn owe<D: Debt>(tx: &mut Tx, debt: &D, wait: i64) -> Result<()> {
     let now = now_micros();
-    let sql = Sql::new(
-        "INSERT INTO pending_deletions (path, volume_uuid, pool_id, tries, not_before, created) VALUES (?, ?, ?, 0, ?, ?)",
-    )
-    .bind(path)
-    .bind(volume_uuid)
-    .bind(pool)
-    .bind(now + wait)
-    .bind(now);
+    let [first, second] = D::COLUMNS;
+    let [a, b] = debt.values();
+    let text = format!("INSERT INTO {} (path, {first}, {second}, tries, not_before, created) VALUES ", D::TABLE);
+    let sql = Sql::new(&text).tuple([Value::from(debt.path()), a, b, 0i64.into(), (now + wait).into(), now.into()]);
     match tx.exec(sql).await {
         Ok(_) | Err(store::Error::Unique { .. }) => Ok(()),
         Err(e) => Err(e),
     }
 }
 
-/// The deletions that are due, oldest first.
-pub async fn due(db: &Db, limit: i64) -> Result<Vec<Deletion>> {
-    let sql = Sql::new(
-        "SELECT volume_uuid, pool_id, path, tries FROM pending_deletions WHERE not_before <= ? ORDER BY not_before LIMIT ?",
-    )
-    .bind(now_micros())
-    .bind(limit);
-    db.all(sql)
-        .await?
-        .iter()
-        .map(|r| Ok(Deletion { volume_uuid: r.at(0)?, pool_id: r.at(1)?, path: r.at(2)?, tries: r.at(3)? }))
-        .collect()
+/// Notes that an image is to be deleted.
+pub async fn owe_image(tx: &mut Tx, store: i64, path: &str, hypervisor: Option<&str>, wait: i64) -> Result<()> {
+    let hypervisor = hypervisor.map(str::to_owned);
+    owe(tx, &ImageDeletion { path: path.to_owned(), store_id: store, hypervisor, tries: 0 }, wait).await
 }
 
-/// Forgets a deletion that took place.
-pub async fn done(tx: &mut Tx, path: &str) -> Result<()> {
-    tx.exec(Sql::new("DELETE FROM pending_deletions WHERE path = ?").bind(path)).await.map(drop)
+/// The debts that are due, oldest first.
+pub async fn due<D: Debt>(db: &Db, limit: i64) -> Result<Vec<D>> {
+    let [first, second] = D::COLUMNS;
+    let text = format!(
+        "SELECT path, tries, {first}, {second} FROM {} WHERE not_before <= ? ORDER BY not_before LIMIT ?",
+        D::TABLE
+    );
+    db.all(Sql::new(&text).bind(now_micros()).bind(limit)).await?.iter().map(D::read).collect()
 }
 
-/// Puts a deletion off after a failure.
-pub async fn put_off(tx: &mut Tx, path: &str, wait: i64, error: &str) -> Result<()> {
+/// The µs until another debt is due; none: there is none.
+pub async fn next<D: Debt>(db: &Db) -> Result<Option<i64>> {
+    let now = now_micros();
+    let text = format!("SELECT MIN(not_before) FROM {} WHERE not_before > ?", D::TABLE);
+    let at: Option<i64> = db.one(Sql::new(&text).bind(now)).await?.at(0)?;
+    Ok(at.map(|at| at - now))
+}
+
+/// Forgets a debt that was paid.
+pub async fn done<D: Debt>(tx: &mut Tx, path: &str) -> Result<()> {
+    tx.exec(Sql::new(&format!("DELETE FROM {} WHERE path = ?", D::TABLE)).bind(path)).await.map(drop)
+}
+
+/// Puts a debt off after a failure: each time twice as long, up to an hour.
+pub async fn put_off<D: Debt>(tx: &mut Tx, debt: &D, error: &str) -> Result<()> {
     let error: String = error.chars().take(500).collect();
-    let sql = Sql::new("UPDATE pending_deletions SET tries = tries + 1, not_before = ?, last_error = ? WHERE path = ?")
-        .bind(now_micros() + wait)
-        .bind(error)
-        .bind(path);
+    let text = format!("UPDATE {} SET tries = tries + 1, not_before = ?, last_error = ? WHERE path = ?", D::TABLE);
+    let sql = Sql::new(&text).bind(now_micros() + wait(debt.tries())).bind(error).bind(debt.path());
     tx.exec(sql).await.map(drop)
+}
+
+/// The wait after the failure that follows `tries` others, in µs.
+fn wait(tries: i64) -> i64 {
+    let (first, last) = WAITS;
+    first.saturating_mul(1i64 << tries.clamp(0, 16)).min(last) * 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_an_hour() {
+        assert_eq!([wait(0), wait(1), wait(9), wait(i64::MAX)], [10_000_000, 20_000_000, 3_600_000_000, 3_600_000_000]);
+    }
 }

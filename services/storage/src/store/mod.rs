@@ -2,14 +2,16 @@
 
 pub mod copies;
 pub mod deletions;
-pub mod image_deletions;
 pub mod images;
 pub mod infra;
+pub mod mounts;
 pub mod offerings;
+pub mod policies;
 pub mod pools;
 pub mod seeded;
 pub mod shares;
 pub mod snapshots;
+pub mod template_copies;
 pub mod template_writes;
 pub mod templates;
 pub mod vms;

@@ -1,5 +1,7 @@
 //! Primary storage pools and their counters.
 
+use super::deletions::{self, Deletion};
+use super::template_copies;
 use crate::choice::{Candidate, Reach};
 use crate::offering::split_tags;
 use crate::target::{PoolKind, Target};
@@ -352,10 +354,13 @@ pub async fn note_template(tx: &mut Tx, template: i64, pool: i64, bytes: i64) ->
         .bind(bytes)
         .bind(now_micros());
     match tx.exec(sql).await {
-        Ok(_) => Ok(true),
-        Err(store::Error::Unique { .. }) => Ok(false),
-        Err(e) => Err(e),
+        Ok(_) => {}
+        Err(store::Error::Unique { .. }) => return Ok(false),
+        Err(e) => return Err(e),
     }
+    // It was about to be removed.
+    deletions::done::<Deletion>(tx, &template_copies::debt(template, pool)).await?;
+    Ok(true)
 }
 
 /// Notes that a host reaches a pool.

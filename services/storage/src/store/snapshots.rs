@@ -36,10 +36,12 @@ pub struct SnapshotRow {
     pub host_id: Option<i64>,
     pub created: i64,
     pub removed: bool,
+    /// The policy that wanted it.
+    pub policy_id: Option<i64>,
 }
 
 const COLUMNS: &str = "s.id, s.uuid, s.name, s.account_id, s.domain_id, s.domain_path, s.zone_id, s.volume_id, s.kind, s.state, \
-     s.size, s.physical_size, s.held_bytes, s.hypervisor, s.format, s.store_id, s.path, s.host_id, s.created, s.removed";
+     s.size, s.physical_size, s.held_bytes, s.hypervisor, s.format, s.store_id, s.path, s.host_id, s.created, s.removed, s.policy_id";
 
 impl SnapshotRow {
     fn read(r: &Row) -> Result<SnapshotRow> {
@@ -62,6 +64,7 @@ impl SnapshotRow {
             host_id: r.at(17)?,
             created: r.at(18)?,
             removed: r.at::<Option<i64>>(19)?.is_some(),
+            policy_id: r.at(20)?,
         })
     }
 
@@ -88,8 +91,8 @@ pub async fn insert(tx: &mut Tx, s: &SnapshotRow) -> Result<()> {
     tx.exec(
         Sql::new(
             "INSERT INTO snapshots (id, uuid, name, name_lower, account_id, domain_id, domain_path, zone_id, volume_id, kind, state, \
-             size, physical_size, held_bytes, hypervisor, format, store_id, path, created, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, \
-             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             size, physical_size, held_bytes, hypervisor, format, store_id, path, policy_id, created, changed) VALUES (?, ?, ?, ?, ?, \
+             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(s.id)
         .bind(s.uuid.as_str())
@@ -109,6 +112,7 @@ pub async fn insert(tx: &mut Tx, s: &SnapshotRow) -> Result<()> {
         .bind(s.format.as_str())
         .bind(s.store_id)
         .bind(s.path.as_str())
+        .bind(s.policy_id)
         .bind(s.created)
         .bind(s.created),
     )
@@ -237,6 +241,7 @@ pub struct Of {
     pub kind: String,
     /// The OS type of what a ROOT disk was made from.
     pub os_type_id: Option<i64>,
+    pub removed: bool,
 }
 
 /// What snapshots show of their volumes, removed ones included.
@@ -246,11 +251,14 @@ pub async fn volumes(db: &Db, ids: impl IntoIterator<Item = i64>) -> Result<Hash
         return Ok(HashMap::new());
     }
     let sql = Sql::new(
-        "SELECT v.id, v.uuid, v.name, v.kind, t.os_type_id FROM volumes v \
+        "SELECT v.id, v.uuid, v.name, v.kind, t.os_type_id, v.removed FROM volumes v \
          LEFT JOIN templates t ON t.id = v.template_id AND v.kind = 'ROOT' WHERE ",
     );
     let rows = db.all(sql.in_list("v.id", ids)).await?;
     rows.iter()
-        .map(|r| Ok((r.at(0)?, Of { uuid: r.at(1)?, name: r.at(2)?, kind: r.at(3)?, os_type_id: r.at(4)? })))
+        .map(|r| {
+            let removed = r.at::<Option<i64>>(5)?.is_some();
+            Ok((r.at(0)?, Of { uuid: r.at(1)?, name: r.at(2)?, kind: r.at(3)?, os_type_id: r.at(4)?, removed }))
+        })
         .collect()
 }

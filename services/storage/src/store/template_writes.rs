@@ -106,6 +106,12 @@ pub async fn number(db: &Db, uuid: &str) -> Result<Option<i64>> {
     db.optional(Sql::new("SELECT id FROM templates WHERE uuid = ?").bind(uuid)).await?.map(|r| r.at(0)).transpose()
 }
 
+/// Whether users may download a template, removed or not.
+pub async fn extractable(db: &Db, id: i64) -> Result<bool> {
+    let sql = Sql::new("SELECT extractable FROM templates WHERE id = ?").bind(id);
+    db.optional(sql).await?.map_or(Ok(false), |r| r.at(0))
+}
+
 /// Where a template was registered from, sealed.
 pub async fn url_sealed(db: &Db, id: i64) -> Result<Option<String>> {
     match db.optional(Sql::new("SELECT url_sealed FROM templates WHERE id = ?").bind(id)).await? {

@@ -294,6 +294,18 @@ pub async fn detach_data(tx: &mut Tx, vm: i64) -> Result<()> {
     tx.exec(sql).await.map(drop)
 }
 
+/// Lets a volume at rest have other bytes on its pool, that stand alone. False when it has others than `old` by now, or is gone.
+pub async fn swap(tx: &mut Tx, id: i64, old: &str, new: &str) -> Result<bool> {
+    let sql = Sql::new(
+        "UPDATE volumes SET path = ?, chain = NULL, changed = ? WHERE id = ? AND path = ? AND state = 'Ready' AND removed IS NULL",
+    )
+    .bind(new)
+    .bind(now_micros())
+    .bind(id)
+    .bind(old);
+    Ok(tx.exec(sql).await? > 0)
+}
+
 /// Moves a volume from one state into another. False when it is in neither that state nor alive.
 pub async fn transit(tx: &mut Tx, id: i64, from: &str, to: &str) -> Result<bool> {
     let sql = Sql::new("UPDATE volumes SET state = ?, changed = ? WHERE id = ? AND state = ? AND removed IS NULL")

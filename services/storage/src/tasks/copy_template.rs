@@ -4,7 +4,7 @@
 //! zone fetches the image from where the template was registered, and the copy only counts when it is what the others are,
 //! by checksum and size ([`crate::images::download`]).
 
-use crate::images::{nudge, rooms, work};
+use crate::images::{DONE, nudge, rooms, work};
 use crate::store::copies::{self, Copy, NewCopy};
 use crate::store::template_writes as rows;
 use crate::store::templates::TemplateRow;
@@ -22,8 +22,8 @@ use store::Tx;
 
 /// How long the copies may take: as long as something moves they are on their way, so this is only for what never begins.
 const PATIENCE: Duration = Duration::from_secs(48 * 3600);
-/// Between two looks whether they are there.
-const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks whether they are there, when nothing is told: what is told may be lost.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long images that were still coming in are left alone, in µs.
 const HEAD_START: i64 = 30_000_000;
 
@@ -113,6 +113,16 @@ pub async fn check(s: &Storage, cx: &Cx, row: &TemplateRow, iso: bool) -> Result
 }
 
 impl CopyTemplate {
+    /// Waits until all copies are there; the reason of the first that failed.
+    async fn arrival(&self, s: &Storage) -> Result<(), ApiError> {
+        // First it listens, then it looks: what comes in between is heard.
+        let mut told = s.node.coord.subscribe(DONE);
+        while !self.look(s).await? {
+            let _ = tokio::time::timeout(LOOK, told.next()).await; // told or not: it looks
+        }
+        Ok(())
+    }
+
     /// Where the copies stand: whether all are there; the reason of the first that failed.
     async fn look(&self, s: &Storage) -> Result<bool, ApiError> {
         let found = copies::of_templates(&s.node.db, [self.template]).await?.remove(&self.template).unwrap_or_default();
@@ -163,11 +173,9 @@ impl Job for CopyTemplate {
         let waiting = ctx.deadline(PATIENCE);
         waiting
             .call("wait", jobs::NO_UNDO, |_call| {
-                let (world, job) = (world.clone(), self.clone());
+                let (world, job, ctx) = (world.clone(), self.clone(), ctx.clone());
                 async move {
-                    while !job.look(&world).await? {
-                        tokio::time::sleep(LOOK).await;
-                    }
+                    ctx.idle(job.arrival(&world)).await?;
                     Ok::<_, ApiError>(Success { success: true, display_text: None })
                 }
             })

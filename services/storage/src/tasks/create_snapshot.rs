@@ -8,10 +8,11 @@
 use super::{running_on, vm, volume};
 use crate::images::work::{self, Ended, Next, Watcher, Who};
 use crate::images::{nudge, reach};
+use crate::news::News;
 use crate::snapshots::{gone, usage, view};
 use crate::store::infra::{self, Worker};
 use crate::store::snapshots::{self, Found, SnapshotRow};
-use crate::store::{image_deletions, images, pools, volumes};
+use crate::store::{deletions, images, pools, volumes};
 use crate::{Storage, limits};
 use contract::ApiError;
 use contract_agent::{ImageState, ImageStore, StoreDisk, command};
@@ -23,8 +24,8 @@ use store::Tx;
 
 /// How long the copying may take in all (`backup.snapshot.wait`).
 const PATIENCE: Duration = Duration::from_secs(21_600);
-/// Between two looks whether the host of a running VM is given up.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks whether the host of a running VM is given up, when nothing is heard of it: news may be lost.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long the image of a snapshot that failed is left alone before it is deleted, in µs: no host is asked for it any more then.
 const HEAD_START: i64 = 60_000_000;
 
@@ -133,8 +134,10 @@ impl Watcher for Watch<'_> {
 
 /// Waits until a host is given up.
 async fn lost(s: &Storage, host: i64) -> Result<(), ApiError> {
+    // First it listens, then it looks: what comes in between is heard.
+    let mut news = News::of(&s.node.coord);
     while !infra::given_up(&s.node.db, host).await? {
-        tokio::time::sleep(LOOK).await;
+        let _ = tokio::time::timeout(LOOK, news.about(host)).await; // heard or not: it looks
     }
     Ok(())
 }
@@ -227,14 +230,19 @@ impl Job for CreateSnapshot {
         let made = SnapshotRow { state, size, physical_size: physical, held_bytes: physical, ..row };
         let shown = view::one(db, made.clone()).await?;
         let sum = Some(image.checksum.as_str()).filter(|sum| !sum.is_empty());
-        jobs::finish!(ctx, |tx| {
+        let done = jobs::finish!(ctx, |tx| {
             if !snapshots::backed_up(tx, made.id, Found { size, physical, sum }).await? {
                 return Err(ApiError::failed("the snapshot isn't wanted any more"));
             }
             events::record(tx, &[usage(&made, "CREATE")]).await?;
             Ok(shown.clone())
         })
-        .await
+        .await?;
+        if made.policy_id.is_some() {
+            // There may be one more than it keeps.
+            crate::snapshots::policies::nudge(s);
+        }
+        Ok(done)
     }
 
     async fn undo(self, world: Arc<Storage>, _undo: Undo, cx: UndoCx) -> Result<(), ApiError> {
@@ -248,7 +256,7 @@ impl Job for CreateSnapshot {
     async fn abort(self, world: Arc<Storage>, _error: &ApiError, tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {
         let Some(row) = snapshots::find_in(tx, self.snapshot).await? else { return Ok(()) };
         if snapshots::failed(tx, row.id).await? && row.state != snapshots::ALLOCATED {
-            image_deletions::owe(tx, row.store_id, &row.path, Some(&row.hypervisor), HEAD_START).await?;
+            deletions::owe_image(tx, row.store_id, &row.path, Some(&row.hypervisor), HEAD_START).await?;
             nudge(&world);
         }
         Ok(())

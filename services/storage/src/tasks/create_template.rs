@@ -10,7 +10,7 @@ use crate::images::{nudge, reach};
 use crate::store::copies::{self, NewCopy, Wanted};
 use crate::store::infra::Worker;
 use crate::store::template_writes as rows;
-use crate::store::{image_deletions, images, pools, snapshots, templates, volumes};
+use crate::store::{deletions, images, pools, snapshots, templates, volumes};
 use crate::templates::{gone, owner, usage};
 use crate::{Storage, limits, snapshots as concept, view};
 use contract::ApiError;
@@ -262,7 +262,7 @@ impl Job for CreateTemplate {
         let made = copies::remove(tx, row.id, None, HEAD_START).await?;
         rows::remove(tx, row.id).await?;
         if made.is_empty() {
-            image_deletions::owe(tx, self.store, &self.path, Some(&row.hypervisor), HEAD_START).await?;
+            deletions::owe_image(tx, self.store, &self.path, Some(&row.hypervisor), HEAD_START).await?;
         } else {
             let facts: Vec<events::Record> = left.iter().map(|zone| crate::templates::usage_end(&row, *zone)).collect();
             events::record(tx, &facts).await?;

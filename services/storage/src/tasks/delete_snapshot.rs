@@ -2,7 +2,7 @@
 //! deletes it. Volumes and templates that were made of it stand alone.
 
 use crate::snapshots::{gone, usage};
-use crate::store::image_deletions;
+use crate::store::deletions;
 use crate::store::snapshots::{self, ERROR};
 use crate::{Storage, limits};
 use contract::ApiError;
@@ -35,7 +35,7 @@ impl Job for DeleteSnapshot {
             }
             // What one that failed may have left is noted already.
             if now.state != ERROR {
-                image_deletions::owe(tx, now.store_id, &now.path, Some(&now.hypervisor), 0).await?;
+                deletions::owe_image(tx, now.store_id, &now.path, Some(&now.hypervisor), 0).await?;
                 events::record(tx, &[usage(&now, "DELETE")]).await?;
             }
             Ok(Success { success: true, display_text: None })

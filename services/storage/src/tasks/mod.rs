@@ -8,9 +8,12 @@ pub mod create_template;
 pub mod delete_snapshot;
 pub mod delete_template;
 pub mod detach;
+pub mod extract;
 pub mod host_disk;
 pub mod resize;
 pub mod restore;
+pub mod revert_snapshot;
+pub mod update_policy;
 
 pub use attach::Attach;
 pub use copy_template::CopyTemplate;
@@ -20,7 +23,10 @@ pub use create_template::CreateTemplate;
 pub use delete_snapshot::DeleteSnapshot;
 pub use delete_template::DeleteTemplate;
 pub use detach::Detach;
+pub use extract::{ExtractImage, ExtractVolume};
 pub use resize::Resize;
+pub use revert_snapshot::RevertSnapshot;
+pub use update_policy::UpdatePolicy;
 
 use crate::Storage;
 use crate::store::infra;
@@ -43,6 +49,10 @@ pub fn register(builder: Builder, world: &Arc<Storage>) -> Builder {
         .register::<CreateSnapshot>(world.clone())
         .register::<DeleteSnapshot>(world.clone())
         .register::<CreateTemplate>(world.clone())
+        .register::<RevertSnapshot>(world.clone())
+        .register::<ExtractImage>(world.clone())
+        .register::<ExtractVolume>(world.clone())
+        .register::<UpdatePolicy>(world.clone())
 }
 
 /// The error for a volume that isn't there.

@@ -84,6 +84,8 @@ pub async fn bring(s: &Storage, caller: &Caller, source: &Source, pool: &PoolRow
         ..DiskSpec::default()
     };
     let bytes = cost(t);
+    let owed =
+        deletions::Deletion { volume_uuid: disk.uuid.clone(), pool_id: pool.id, path: disk.path.clone(), tries: 0 };
     store::tx!(*db, "prepare-template", |tx| {
         if rows::find_in(tx, t.id).await?.is_none() {
             return Err(gone(false));
@@ -93,14 +95,13 @@ pub async fn bring(s: &Storage, caller: &Caller, source: &Source, pool: &PoolRow
         {
             return Err(ApiError::capacity(format!("pool {} has no room for template {}", pool.name, t.name)));
         }
-        deletions::owe(tx, &disk.uuid, pool.id, &disk.path, HEAD_START).await?;
+        deletions::owe(tx, &owed, HEAD_START).await?;
         Ok::<_, ApiError>(())
     })
     .await?;
     let image = disks::image(s, source)?;
     bytes::mount(s, caller, pool.id, host).await?;
     let made = s.hosts.tell(caller, None, host, bytes::ensure(&disk, image.as_ref())).await;
-    let owed = deletions::Deletion { volume_uuid: disk.uuid, pool_id: pool.id, path: disk.path, tries: 0 };
     bytes::settle(s, caller, None, Some(host), vec![owed]).await;
     made.map(drop)
 }

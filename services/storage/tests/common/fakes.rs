@@ -64,6 +64,8 @@ struct State {
     images: BTreeMap<(String, String), Image>,
     /// Orders to copy disks and images, as they came.
     stored: Vec<contract_agent::StoreDisk>,
+    /// Volumes and paths whose bytes were to be deleted.
+    deleted: Vec<(String, String)>,
 }
 
 /// All hosts; they share their pools, as real ones do.
@@ -110,6 +112,11 @@ impl Hosts {
     /// The orders to copy disks and images that came.
     pub fn stored(&self) -> Vec<contract_agent::StoreDisk> {
         self.0.lock().unwrap().stored.clone()
+    }
+
+    /// Volumes and paths whose bytes were to be deleted, as the orders came.
+    pub fn deleted(&self) -> Vec<(String, String)> {
+        self.0.lock().unwrap().deleted.clone()
     }
 
     /// Which hosts got an order.
@@ -193,6 +200,7 @@ impl State {
                 })
             }
             command::Body::DeleteDisk(d) => {
+                self.deleted.push((d.volume_uuid.clone(), d.path.clone()));
                 self.disks.remove(&(d.volume_uuid, d.path));
                 nothing
             }
@@ -221,6 +229,16 @@ impl State {
             }
             command::Body::FetchImage(d) => outcome::Body::Image(self.fetch(d)?),
             command::Body::StoreDisk(d) => outcome::Body::Image(self.store(d)?),
+            command::Body::ReadImage(d) => {
+                let place = (d.store.unwrap_or_default().uuid, d.path.clone());
+                if !self.images.get(&place).is_some_and(|image| image.ready) {
+                    return Err(ApiError::param("no such image"));
+                }
+                let bytes = content(&d.path);
+                let at = |n: u64| usize::try_from(n).unwrap().min(bytes.len());
+                let data = bytes[at(d.offset)..at(d.offset + u64::from(d.length.min(1000)))].to_vec();
+                outcome::Body::ImagePiece(contract_agent::ImagePiece { data, total: bytes.len() as u64 })
+            }
             command::Body::DeleteImage(d) => {
                 self.images.remove(&(d.store.unwrap_or_default().uuid, d.path));
                 nothing
@@ -304,6 +322,11 @@ impl State {
     }
 }
 
+/// What is read of an image.
+pub fn content(path: &str) -> Vec<u8> {
+    path.bytes().cycle().take(2500).collect()
+}
+
 fn name(body: &command::Body) -> &'static str {
     match body {
         command::Body::EnsurePool(_) => "EnsurePool",
@@ -315,6 +338,7 @@ fn name(body: &command::Body) -> &'static str {
         command::Body::FetchImage(_) => "FetchImage",
         command::Body::DeleteImage(_) => "DeleteImage",
         command::Body::StoreDisk(_) => "StoreDisk",
+        command::Body::ReadImage(_) => "ReadImage",
         _ => "other",
     }
 }

@@ -5,7 +5,7 @@
 mod fakes;
 mod rows;
 
-pub use fakes::{Hosts, Limits, Say};
+pub use fakes::{Hosts, Limits, Say, content};
 pub use rows::*;
 
 use arcus_storage::Storage;
@@ -137,6 +137,22 @@ impl World {
     pub async fn output<M: prost::Message + Default>(&self, uuid: &str) -> Result<M, ApiError> {
         self.ended(uuid).await.output()
     }
+}
+
+/// Changes a setting, and waits until it is in force.
+pub async fn set(w: &World, name: &str, value: &str) {
+    let settings = w.node.settings.clone();
+    store::tx!(w.db(), "set", |tx| settings.set(tx, name, value, config::Scope::Global).await).await.unwrap();
+    let setting = config::find(name).unwrap();
+    let now = || w.node.settings.text(setting, config::Scope::Global);
+    testkit::eventually(|| async { (now().as_deref() == Some(value)).then_some(()) }).await;
+}
+
+/// Lets the images that are to be deleted be due now.
+#[allow(dead_code)] // not every test file has images
+pub async fn due(w: &World) {
+    rows::exec(w.db(), "UPDATE image_deletions SET not_before = 0").await;
+    w.node.coord.publish("images", "");
 }
 
 fn serve(incoming: rpc::LocalIncoming, routes: Routes) {

@@ -182,6 +182,7 @@ fn kind_of(class: &str) -> Option<Ref> {
         "TemplateResponse" | "TemplatePermissionsResponse" => Ref::Template,
         "IsoVmResponse" => Ref::Iso,
         "SnapshotResponse" => Ref::Snapshot,
+        "SnapshotPolicyResponse" => Ref::SnapshotPolicy,
         "GuestOSResponse" => Ref::OsType,
         "GuestOSCategoryResponse" => Ref::OsCategory,
         "HypervisorCapabilitiesResponse" => Ref::HypervisorCapabilities,

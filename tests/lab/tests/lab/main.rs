@@ -4,4 +4,5 @@
 mod hypervisor;
 mod life;
 mod nfs;
+mod systemd;
 mod vlan;

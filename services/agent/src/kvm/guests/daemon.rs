@@ -1,5 +1,6 @@
 //! The lines to libvirt's daemon: made anew whenever they are lost. Guests go on without them.
 
+use super::container;
 use super::process::{self, Process};
 use crate::backoff;
 use contract::ApiError;
@@ -13,6 +14,9 @@ use uuid::Uuid;
 
 /// How long a daemon may take to open a line: one that was just started looks at its guests first.
 const OPENING: Duration = Duration::from_secs(30);
+
+/// How libvirt's driver for containers is asked for.
+const CONTAINERS: &str = "lxc:///system";
 
 /// Two lines, so that what must be done at once never waits behind orders.
 #[derive(Clone)]
@@ -33,22 +37,29 @@ pub(in crate::kvm) struct Opened {
 /// The daemon.
 pub(crate) struct Daemon {
     socket: Option<PathBuf>,
+    /// Guests are containers, and here libvirt keeps what it runs of them.
+    containers: Option<PathBuf>,
     lines: watch::Sender<Option<Lines>>,
     /// Its PID namespace, once it was seen.
     namespace: Mutex<Option<PathBuf>>,
 }
 
 impl Daemon {
-    pub fn new(socket: Option<PathBuf>) -> Daemon {
-        Daemon { socket, lines: watch::Sender::new(None), namespace: Mutex::default() }
+    /// `containers`: guests are containers, and there libvirt keeps what it runs of them.
+    pub fn new(socket: Option<PathBuf>, containers: Option<PathBuf>) -> Daemon {
+        Daemon { socket, containers, lines: watch::Sender::new(None), namespace: Mutex::default() }
     }
 
     /// The process of a guest; what can't be found out is told, and taken for none.
     pub fn process_of(&self, vm: Uuid) -> Option<Arc<Process>> {
         let known = self.namespace.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let find = |namespace: &Path| match &self.containers {
+            None => Process::find(vm, namespace),
+            Some(states) => container::find(vm, states, namespace),
+        };
         let found = match known {
-            Some(namespace) => Process::find(vm, &namespace),
-            None => process::namespace_of(std::process::id()).and_then(|own| Process::find(vm, &own)),
+            Some(namespace) => find(&namespace),
+            None => process::namespace_of(std::process::id()).and_then(|own| find(&own)),
         };
         match found {
             Ok(process) => process.map(Arc::new),
@@ -94,10 +105,30 @@ impl Daemon {
         }
     }
 
-    async fn try_open(&self) -> Result<Opened, libvirt::Error> {
-        let socket = self.socket.clone().or_else(Connection::default_socket);
-        let socket = socket.unwrap_or_else(|| PathBuf::from(libvirt::connection::SOCKETS[0]));
+    fn options(&self) -> Options {
         let options = Options { open_within: OPENING, ..Options::default() };
+        match &self.containers {
+            None => options,
+            Some(_) => Options { uri: CONTAINERS.into(), ..options },
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        let socket = self.socket.clone().or_else(Connection::default_socket);
+        socket.unwrap_or_else(|| PathBuf::from(libvirt::connection::SOCKETS[0]))
+    }
+
+    /// One more line, for work that takes long.
+    ///
+    /// # Errors
+    /// 534: libvirt doesn't answer.
+    pub async fn line(&self) -> Result<Connection, ApiError> {
+        Connection::open(self.socket(), self.options()).await.map_err(|e| told(&e))
+    }
+
+    async fn try_open(&self) -> Result<Opened, libvirt::Error> {
+        let socket = self.socket();
+        let options = self.options();
         let keeper = Connection::open(&socket, options.clone()).await?;
         let events = keeper.events(&[EventKind::LIFECYCLE], None).await?;
         let orders = Connection::open(&socket, options).await?;

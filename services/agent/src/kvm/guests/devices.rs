@@ -2,6 +2,7 @@
 
 use super::domain::{self, Described, Plugged};
 use super::flavour::Bus;
+use super::migrate::is_moving;
 use super::spec::{self, Disk};
 use super::xml::Element;
 use super::{Guests, Lines, Parts, done, told};
@@ -20,29 +21,34 @@ use std::path::Path;
 use std::sync::Weak;
 use std::time::Duration;
 
-/// How long a guest may take to let go of a disk.
-const RELEASE: Duration = Duration::from_secs(60);
+/// How long a guest may take to let go of a device.
+pub(super) const RELEASE: Duration = Duration::from_secs(60);
 /// How often it is asked meanwhile: one that boots doesn't hear it.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Numbers that a disk's device can have.
 const MOST_TARGETS: u32 = 256;
 
 /// A guest that runs, as libvirt describes it now.
-struct Live {
-    lines: Lines,
-    domain: DomainRef,
-    described: Described,
+pub(super) struct Live {
+    pub lines: Lines,
+    pub domain: DomainRef,
+    pub described: Described,
+    /// All of its description.
+    pub xml: String,
 }
 
 impl Guests {
     /// None when the guest doesn't run here.
-    async fn live(&self, vm: &str) -> Result<Option<Live>, ApiError> {
+    pub(super) async fn live(&self, vm: &str) -> Result<Option<Live>, ApiError> {
+        if self.moves_now(vm) {
+            return Err(is_moving());
+        }
         let Some(domain) = self.table().guests.get(vm).map(|guest| guest.domain.clone()) else { return Ok(None) };
         let lines = self.daemon.lines()?;
         match lines.orders.xml(&domain, XmlFlags::none()).await {
             Ok(xml) => {
                 let described = Described::read(&xml).map_err(ApiError::internal)?;
-                Ok(described.map(|described| Live { lines, domain, described }))
+                Ok(described.map(|described| Live { lines, domain, described, xml }))
             }
             Err(error) if error.is_no_domain() => Ok(None),
             Err(error) => Err(told(&error)),
@@ -63,6 +69,7 @@ impl Guests {
     pub async fn attach_disk(&self, work: &Work, parts: &Parts, order: AttachDisk) -> Result<Done, Failure> {
         let disk = order.disk.ok_or_else(|| ApiError::param("there is no disk to attach"))?;
         let volume = spec::uuid("volume", &disk.volume_uuid)?;
+        self.refuse_for_containers("Attaching a volume")?;
         let _turn = self.turn(&order.vm_uuid).await;
         let Some(live) = self.live(&order.vm_uuid).await? else {
             return Err(
@@ -99,8 +106,9 @@ impl Guests {
         if let Some(live) = self.live(&order.vm_uuid).await?
             && let Some(plugged) = live.described.disk(volume)
         {
-            let release = release(&live, plugged);
-            match tokio::time::timeout(RELEASE, release).await {
+            let there = |xml: &str| Ok(Described::read(xml)?.is_some_and(|described| described.disk(volume).is_some()));
+            let leaving = Leaving { alias: plugged.alias(), what: format!("volume {volume}"), there: &there };
+            match tokio::time::timeout(RELEASE, release(&live, &leaving)).await {
                 Ok(result) => result?,
                 Err(_) => {
                     return Err(ApiError::failed(format!(
@@ -125,6 +133,9 @@ impl Guests {
             let uses = |disks: &[Plugged]| disks.iter().any(|disk| disk.volume == volume);
             table.guests.iter().find(|(_, guest)| uses(&guest.described.disks)).map(|(vm, _)| vm.clone())
         };
+        if user.is_some() {
+            self.refuse_for_containers("Resizing a volume while its VM runs")?;
+        }
         if let Some(user) = user
             && let Some(live) = self.live(&user).await?
             && let Some(plugged) = live.described.disk(volume)
@@ -175,34 +186,40 @@ fn free_place(described: &Described, device_id: u32) -> Result<(Bus, String), Ap
     free.map(|target| (bus, target)).ok_or_else(|| ApiError::failed("The VM has no place for another volume"))
 }
 
-/// Has a guest let go of a disk. Waits for as long as it takes.
-async fn release(live: &Live, plugged: &Plugged) -> Result<(), ApiError> {
-    let (line, alias) = (&live.lines.orders, plugged.alias());
+/// A device that a guest is to let go of.
+pub(super) struct Leaving<'l> {
+    /// libvirt's name of it.
+    pub alias: String,
+    /// What it is, for people.
+    pub what: String,
+    /// Whether the description of a domain still has it.
+    pub there: &'l (dyn Fn(&str) -> Result<bool, String> + Sync),
+}
+
+/// Has a guest let go of a device. Waits for as long as it takes.
+pub(super) async fn release(live: &Live, leaving: &Leaving<'_>) -> Result<(), ApiError> {
+    let (line, alias) = (&live.lines.orders, &leaving.alias);
     let kinds = [EventKind::DEVICE_REMOVED, EventKind::DEVICE_REMOVAL_FAILED];
     let mut events = line.events(&kinds, Some(&live.domain)).await.map_err(|e| told(&e))?;
     loop {
-        if let Err(error) = line.detach_alias(&live.domain, &alias, AffectFlags::LIVE).await {
+        if let Err(error) = line.detach_alias(&live.domain, alias, AffectFlags::LIVE).await {
             if error.is_no_domain() || error.is_lost() {
                 return if error.is_lost() { Err(told(&error)) } else { Ok(()) };
             }
             // "Already in the process of unplug", or gone by now: what is there decides.
-            tracing::debug!(domain = live.domain.name, alias, %error, "a disk is asked for again");
+            tracing::debug!(domain = live.domain.name, alias, %error, "a device is asked for again");
         }
-        let heard = tokio::time::timeout(ASK_AGAIN, removed(&mut events, &alias)).await;
+        let heard = tokio::time::timeout(ASK_AGAIN, removed(&mut events, alias)).await;
         if heard == Ok(false) {
             return Err(ApiError::failed(format!(
-                "The VM refuses to let go of volume {}: unmount it in the VM, or stop the VM",
-                plugged.volume
+                "The VM refuses to let go of {}: free it in the VM, or stop the VM",
+                leaving.what
             )));
         }
         // Events may be missed, and libvirt has it removed already when the guest was quick.
         match line.xml(&live.domain, XmlFlags::none()).await {
-            Ok(xml) => {
-                let described = Described::read(&xml).map_err(ApiError::internal)?;
-                if described.is_none_or(|described| described.disk(plugged.volume).is_none()) {
-                    return Ok(());
-                }
-            }
+            Ok(xml) if (leaving.there)(&xml).map_err(ApiError::internal)? => {}
+            Ok(_) => return Ok(()),
             Err(error) if error.is_no_domain() => return Ok(()),
             Err(error) => return Err(told(&error)),
         }
@@ -228,6 +245,7 @@ pub(in crate::kvm) struct Copier(pub Weak<Guests>);
 impl Moment for Copier {
     async fn copy(&self, vm_uuid: &str, disk: &DiskFile, target: &Path) -> Result<(), ApiError> {
         let guests = self.0.upgrade().ok_or_else(|| ApiError::unavailable("the agent is ending"))?;
+        guests.refuse_for_containers("Copying a running VM's volume")?;
         let ended = || ApiError::unavailable("the VM has ended meanwhile: its volume is at rest now");
         let live = guests.live(vm_uuid).await?.ok_or_else(ended)?;
         let file = disk.path.display().to_string();

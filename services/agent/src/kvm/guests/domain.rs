@@ -9,14 +9,18 @@ use contract_agent::VmNic;
 use uuid::Uuid;
 
 /// The namespace of our own facts in a domain's metadata.
-const NAMESPACE: &str = "urn:arcus:vm:1";
+pub(super) const NAMESPACE: &str = "urn:arcus:vm:1";
+/// What stands for it.
+pub(super) const PREFIX: &str = "arcus";
 /// Its element, with the prefix that it is always written with.
 const FACTS: &str = "arcus:vm";
 const NIC_FACTS: &str = "arcus:nic";
+/// The volume that is a container's root: libvirt has no word for it.
+pub(super) const ROOT_FACTS: &str = "arcus:root";
+/// Its attribute of copies that wait.
+const WAITS: &str = "waits";
 /// libvirt keeps names of devices that begin so.
 const OWN_ALIAS: &str = "ua-";
-/// A kilobyte a second for a megabit: libvirt's and 4.11's factor.
-const KIB_OF_MBIT: u64 = 128;
 /// The kernel's accounting period of CPU limits, microseconds.
 const PERIOD: u64 = 10_000;
 /// Smallest part of a period that the kernel takes.
@@ -61,7 +65,7 @@ pub(super) fn domain(vm: &Checked, place: &Place<'_>) -> Element {
         .with("type", place.acceleration.domain_type())
         .leaf("name", &vm.name)
         .leaf("uuid", vm.uuid)
-        .child(Element::new("metadata").child(facts(vm)));
+        .child(Element::new("metadata").child(facts(vm, false)));
     if !vm.title.is_empty() {
         domain = domain.leaf("title", &vm.title);
     }
@@ -85,16 +89,29 @@ pub(super) fn domain(vm: &Checked, place: &Place<'_>) -> Element {
         .child(devices(vm, place))
 }
 
-fn facts(vm: &Checked) -> Element {
-    Element::new(FACTS)
+/// Our own facts of a VM. `waits`: it is a copy that waits for what moves here.
+pub(super) fn facts(vm: &Checked, waits: bool) -> Element {
+    let mut facts = Element::new(FACTS)
         .with("xmlns:arcus", NAMESPACE)
         .with("generation", vm.generation)
         .with("pool", &vm.pool)
-        .with("spec", &vm.digest)
-        .children(vm.nics.iter().map(|nic| Element::new(NIC_FACTS).with("uri", &nic.broadcast_uri)))
+        .with("spec", &vm.digest);
+    if waits {
+        facts.set(WAITS, "yes");
+    }
+    facts.children(vm.nics.iter().map(|nic| Element::new(NIC_FACTS).with("uri", &nic.broadcast_uri)))
 }
 
-fn cputune(vm: &Checked, groups: CpuGroups) -> Element {
+/// The same without the namespace, which libvirt adds when metadata is set.
+pub(super) fn plain_facts(described: &Described) -> Element {
+    Element::new("vm")
+        .with("generation", described.generation)
+        .with("pool", &described.pool)
+        .with("spec", &described.digest)
+        .children(described.nics.iter().map(|nic| Element::new("nic").with("uri", &nic.broadcast_uri)))
+}
+
+pub(super) fn cputune(vm: &Checked, groups: CpuGroups) -> Element {
     let (cpus, mhz) = (u64::from(vm.cpus), u64::from(vm.cpu_mhz).max(1));
     let (host_mhz, host_cpus) = (groups.host_mhz.max(1), groups.host_cpus.max(1));
     let shares = match groups.unified {
@@ -220,26 +237,31 @@ pub(super) fn disk(disk: &Disk, file: &DiskFile, boot: Option<u32>) -> Element {
                 .with("discard", "unmap"),
         )
         .child(Element::new("source").with("file", file.path.display()))
+        .children(backing(&file.backing))
         .child(Element::new("target").with("dev", &disk.target).with("bus", disk.bus.name()))
         .leaf("serial", serial)
         .children(boot.map(|order| Element::new("boot").with("order", order)))
         .child(alias(disk.volume))
 }
 
-fn interface(nic: &VmNic, model: &str, bridge: &str, mtu: Option<u32>, boot: Option<u32>) -> Element {
-    let limit = |name: &str| {
-        let rate = nic.rate_mbps.saturating_mul(KIB_OF_MBIT);
-        Element::new(name).with("average", rate).with("peak", rate)
-    };
+/// What a disk is based on. Said, not left to libvirt to find: AppArmor's helper, which lets a guest open its files and nothing else,
+/// can't look into images in our folders.
+fn backing(layers: &[(std::path::PathBuf, images::Format)]) -> Option<Element> {
+    let ((path, format), below) = layers.split_first()?;
+    let layer = Element::new("backingStore")
+        .with("type", "file")
+        .child(Element::new("format").with("type", format.name()))
+        .child(Element::new("source").with("file", path.display()));
+    Some(layer.child(backing(below).unwrap_or_else(|| Element::new("backingStore"))))
+}
+
+pub(super) fn interface(nic: &VmNic, model: &str, bridge: &str, mtu: Option<u32>, boot: Option<u32>) -> Element {
     Element::new("interface")
         .with("type", "bridge")
         .child(Element::new("mac").with("address", &nic.mac))
         .child(Element::new("source").with("bridge", bridge))
         .child(Element::new("model").with("type", model))
         .children(mtu.map(|bytes| Element::new("mtu").with("size", bytes)))
-        .children(
-            (nic.rate_mbps > 0).then(|| Element::new("bandwidth").child(limit("inbound")).child(limit("outbound"))),
-        )
         .children(boot.map(|order| Element::new("boot").with("order", order)))
         .child(alias(&nic.uuid))
 }
@@ -251,6 +273,8 @@ pub(in crate::kvm) struct Described {
     pub pool: String,
     /// See [`Checked::digest`].
     pub digest: String,
+    /// It waits for what moves here, and has no lease.
+    pub waits: bool,
     pub nics: Vec<VmNic>,
     pub disks: Vec<Plugged>,
     /// The socket of its screen, by the daemon's path.
@@ -300,8 +324,9 @@ impl Described {
             generation,
             pool: text("pool"),
             digest: text("spec"),
+            waits: facts.attribute(WAITS).is_some(),
             nics: facts.all(NIC_FACTS).map(nic).collect(),
-            disks: devices.all("disk").filter_map(plugged).collect(),
+            disks: devices.all("disk").filter_map(plugged).chain(facts.all(ROOT_FACTS).filter_map(root)).collect(),
             vnc: socket.map(str::to_owned),
         }))
     }
@@ -312,11 +337,21 @@ impl Described {
     }
 }
 
+/// A container's root.
+fn root(facts: &Element) -> Option<Plugged> {
+    let volume = Uuid::parse_str(facts.attribute("volume")?).ok()?;
+    Some(Plugged { volume, target: String::new(), bus: String::new(), file: String::new() })
+}
+
+/// The UUID that a device of ours has its name of.
+pub(super) fn own_name(device: &Element) -> Option<&str> {
+    device.get("alias")?.attribute("name")?.strip_prefix(OWN_ALIAS)
+}
+
 fn plugged(disk: &Element) -> Option<Plugged> {
-    let alias = disk.get("alias")?.attribute("name")?;
     let target = disk.get("target")?;
     Some(Plugged {
-        volume: Uuid::parse_str(alias.strip_prefix(OWN_ALIAS)?).ok()?,
+        volume: Uuid::parse_str(own_name(disk)?).ok()?,
         target: target.attribute("dev")?.to_owned(),
         bus: target.attribute("bus").unwrap_or_default().to_owned(),
         file: disk.get("source")?.attribute("file").unwrap_or_default().to_owned(),
@@ -331,7 +366,11 @@ mod tests {
     use images::Format;
 
     fn place(acceleration: &Acceleration) -> Place<'_> {
-        let file = |name: &str| DiskFile { path: format!("/pool/<{name}>").into(), format: Format::Qcow2 };
+        let file = |name: &str| DiskFile {
+            path: format!("/pool/<{name}>").into(),
+            format: Format::Qcow2,
+            backing: Vec::new(),
+        };
         Place {
             acceleration,
             cpu_model: None,
@@ -357,6 +396,23 @@ mod tests {
         assert_eq!(Described::read("<domain><metadata/><devices/></domain>").unwrap(), None);
         let foreign = "<domain><metadata><arcus:vm xmlns:arcus='x'/></metadata><devices/></domain>";
         assert_eq!(Described::read(foreign).unwrap(), None);
+    }
+
+    #[test]
+    fn a_disk_names_all_that_it_is_based_on() {
+        let backing = vec![("/pool/over".into(), Format::Qcow2), ("/pool/base".into(), Format::Raw)];
+        let file = DiskFile { path: "/pool/root".into(), format: Format::Qcow2, backing };
+        let xml = disk(&Checked::of(&vm()).unwrap().disks[0], &file, None).write().unwrap();
+        let flat: String = xml.split_whitespace().collect();
+        let chain = "<backingStoretype=\"file\"><formattype=\"qcow2\"/><sourcefile=\"/pool/over\"/><backingStoretype=\"file\">\
+                     <formattype=\"raw\"/><sourcefile=\"/pool/base\"/><backingStore/></backingStore></backingStore>";
+        assert!(flat.contains(chain), "{xml}");
+        assert!(
+            !disk(&Checked::of(&vm()).unwrap().disks[0], &DiskFile { backing: Vec::new(), ..file }, None)
+                .write()
+                .unwrap()
+                .contains("backingStore")
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Guests from their start to their end.
 
 use super::domain::{self, CpuGroups, Described, Place};
+use super::migrate::is_moving;
 use super::spec::Checked;
 use super::table::{Guest, Permit, Phase};
 use super::watch::look_at;
-use super::{Guests, Parts, done, told};
+use super::{Guests, Lines, Parts, done, told};
 use crate::hypervisor::{Done, Failure, Work};
 use crate::kvm::network::Plug;
 use crate::kvm::storage::DiskFile;
@@ -33,6 +34,7 @@ impl Guests {
         let vm = Checked::of(&spec)?;
         let _turn = self.turn(&spec.uuid).await;
         if let Some(state) = self.runs(&vm).await? {
+            self.limit(parts, &spec.uuid, &vm.nics).await;
             return done(work, outcome::Body::Vm(state));
         }
         let mut plugs = Vec::new();
@@ -41,6 +43,7 @@ impl Guests {
         }
         let files = vm.disks.iter().map(|disk| parts.storage.disk_file(&disk.pool, &disk.path));
         let files = files.collect::<Result<Vec<_>, _>>()?;
+        self.check_container(&vm, &files)?;
         let wanted = Wanted { vm: &spec.uuid, pool: &vm.pool, epoch: vm.generation, take_over: order.take_over };
         let started = self.start_taken(work, parts, &vm, wanted, (plugs, files)).await;
         match &started {
@@ -63,8 +66,16 @@ impl Guests {
         (plugs, files): (Vec<Plug>, Vec<DiskFile>),
     ) -> Result<Done, Failure> {
         let taken = self.take(work, wanted).await?;
+        if self.adopt(vm, taken.tenure).await?.is_some() {
+            self.limit(parts, wanted.vm, &vm.nics).await;
+            return self.note_start(work, vm, wanted);
+        }
         // A former copy, or what a start left that was cut off.
         self.end_former(wanted.vm).await?;
+        let contained = match &self.roots {
+            Some(roots) => Some(self.contained(roots, parts, vm, &plugs, &files).await?),
+            None => None,
+        };
         let place = Place {
             acceleration: &parts.acceleration,
             cpu_model: self.options.cpu_model.as_deref(),
@@ -72,11 +83,15 @@ impl Guests {
             plugs: plugs.iter().map(|plug| (plug.bridge.clone(), plug.mtu)).collect(),
             files,
         };
-        let xml = domain::domain(vm, &place).write().map_err(ApiError::param)?;
+        let xml = match contained {
+            Some(xml) => xml,
+            None => domain::domain(vm, &place).write().map_err(ApiError::param)?,
+        };
         let described = Described {
             generation: vm.generation,
             pool: vm.pool.clone(),
             digest: vm.digest.clone(),
+            waits: false,
             nics: vm.nics.clone(),
             disks: Vec::new(),
             vnc: None,
@@ -94,13 +109,10 @@ impl Guests {
         };
         self.table().guests.insert(wanted.vm.to_owned(), guest);
         let booted = match self.boot(vm.uuid, &xml).await {
-            Ok(()) => work.commit(|entries| {
-                let mut table = self.table();
-                let state = table.guests.get(wanted.vm).map(Guest::state);
-                let state = state.ok_or_else(|| ApiError::failed(format!("VM {} ended as soon as it ran", vm.name)))?;
-                table.asked(wanted.vm, wanted.epoch, work.host(), entries);
-                Ok((outcome::Body::Vm(state), table))
-            }),
+            Ok(()) => {
+                self.limit(parts, wanted.vm, &vm.nics).await;
+                self.note_start(work, vm, wanted)
+            }
             Err(error) => Err(error.into()),
         };
         if booted.is_err() {
@@ -118,12 +130,23 @@ impl Guests {
         booted
     }
 
+    fn note_start(&self, work: &Work, vm: &Checked, wanted: Wanted<'_>) -> Result<Done, Failure> {
+        work.commit(|entries| {
+            let mut table = self.table();
+            let state = table.guests.get(wanted.vm).map(Guest::state);
+            let state = state.ok_or_else(|| ApiError::failed(format!("VM {} ended as soon as it ran", vm.name)))?;
+            table.asked(wanted.vm, wanted.epoch, work.host(), entries);
+            Ok((outcome::Body::Vm(state), table))
+        })
+    }
+
     /// Brings a domain to life, and lets it run if its lease permits.
-    async fn boot(self: &Arc<Self>, vm: Uuid, xml: &str) -> Result<(), ApiError> {
+    pub(super) async fn boot(self: &Arc<Self>, vm: Uuid, xml: &str) -> Result<(), ApiError> {
         let lines = self.daemon.lines()?;
         let key = vm.to_string();
         // Paused: whether it may run is looked at when it could.
-        let domain = lines.orders.create_transient(xml, CreateFlags::PAUSED).await.map_err(|e| refusal(&e))?;
+        let flags = if self.roots.is_none() { CreateFlags::PAUSED } else { self.flags_of_container(&key)? };
+        let domain = lines.orders.create_transient(xml, flags).await.map_err(|e| refusal(&e))?;
         let live = lines.orders.xml(&domain, XmlFlags::none()).await.map_err(|e| told(&e))?;
         let described = Described::read(&live).map_err(ApiError::internal)?;
         let described = described.ok_or_else(|| ApiError::internal("libvirt keeps no metadata of the domain"))?;
@@ -136,6 +159,12 @@ impl Guests {
             (guest.domain, guest.described, guest.process) = (domain.clone(), described, process);
             guest.permit.clone()
         };
+        self.let_run(&lines, &domain, &permit).await
+    }
+
+    /// Lets a paused domain run if its lease permits; if not, it stays paused until that does.
+    pub(super) async fn let_run(&self, lines: &Lines, domain: &DomainRef, permit: &Permit) -> Result<(), ApiError> {
+        let (vm, key) = (domain.uuid, domain.uuid.to_string());
         self.kick.notify_one();
         if let Standing::Over(epoch) = permit.standing(now()) {
             return Err(ApiError::concurrent(format!(
@@ -143,7 +172,13 @@ impl Guests {
             )));
         }
         if permit.standing(now()) == Standing::Permitted {
-            lines.orders.resume(&domain).await.map_err(|e| told(&e))?;
+            match lines.orders.resume(domain).await {
+                // Containers run from the beginning.
+                Err(error) if self.roots.is_none() || !error.is_wrong_state() => return Err(told(&error)),
+                _ => {}
+            }
+        } else if self.roots.is_some() {
+            lines.orders.suspend(domain).await.map_err(|e| told(&e))?;
         }
         {
             let mut table = self.table();
@@ -159,7 +194,7 @@ impl Guests {
             }
         }
         // From here on events count; this is for those that came before.
-        match look_at(&lines, vm).await.map_err(|e| told(&e))? {
+        match look_at(lines, vm).await.map_err(|e| told(&e))? {
             Some(_) => Ok(()),
             None => Err(ApiError::failed("The VM ended as soon as it ran: see QEMU's log on the host")),
         }
@@ -177,6 +212,12 @@ impl Guests {
             let same =
                 |guest: &&Guest| guest.described.generation == vm.generation && guest.described.digest == vm.digest;
             let Some(guest) = table.guests.get(&key).filter(same) else { return Ok(None) };
+            match guest.phase {
+                // It is let go on once its lease is taken.
+                Phase::Waiting { .. } => return Ok(None),
+                Phase::Moving => return Err(is_moving().into()),
+                _ => {}
+            }
             let paused = guest.power == PowerState::Paused && !guest.is_held();
             (paused.then(|| guest.domain.clone()), guest.state())
         };
@@ -195,7 +236,7 @@ impl Guests {
         }))
     }
 
-    fn cpu_groups(&self, parts: &Parts) -> Option<CpuGroups> {
+    pub(super) fn cpu_groups(&self, parts: &Parts) -> Option<CpuGroups> {
         let facts = parts.facts();
         self.options.cpu_limits.then(|| CpuGroups {
             unified: Path::new(UNIFIED).exists(),
@@ -215,14 +256,16 @@ impl Guests {
                     return done(work, outcome::Body::Vm(state));
                 }
                 Some(guest) => {
-                    guest.phase = Phase::Ending;
-                    Some((guest.domain.clone(), guest.power))
+                    let before = std::mem::replace(&mut guest.phase, Phase::Ending);
+                    Some((guest.domain.clone(), guest.power, before))
                 }
                 None => None,
             }
         };
-        if let Some((domain, power)) = &known {
+        if let Some((domain, power, before)) = &known {
             let stopped = async {
+                // libvirt asks nothing of a guest that it sends.
+                self.break_off(&order.uuid).await;
                 if !order.forced && *power == PowerState::On {
                     self.ask_to_end(domain).await?;
                 }
@@ -230,9 +273,10 @@ impl Guests {
             };
             if let Err(error) = stopped.await {
                 // It goes on, and what it does is news again.
-                self.set_phase(&order.uuid, Phase::Settled);
+                self.set_phase(&order.uuid, *before);
                 return Err(error.into());
             }
+            self.moves.forget(&order.uuid);
         } else {
             // One that isn't known may be there: made while the line was lost.
             self.end_former(&order.uuid).await?;
@@ -264,11 +308,16 @@ impl Guests {
     }
 
     /// Asks a guest to shut down, and waits until it has, or for as long as it may take.
-    async fn ask_to_end(&self, domain: &DomainRef) -> Result<(), ApiError> {
+    pub(super) async fn ask_to_end(&self, domain: &DomainRef) -> Result<(), ApiError> {
         let lines = self.daemon.lines()?;
         let mut changes = self.changes.subscribe();
         for _ in 0..ASKED {
-            match lines.orders.shutdown(domain, ShutdownFlags::none()).await {
+            let asked = match lines.orders.shutdown(domain, ShutdownFlags::none()).await {
+                // libvirt takes a container that has no /dev/initctl for one that was asked.
+                Ok(()) if self.roots.is_some() => lines.orders.shutdown(domain, ShutdownFlags::SIGNAL).await,
+                asked => asked,
+            };
+            match asked {
                 Ok(()) => {}
                 Err(error) if error.is_no_domain() || error.is_wrong_state() => return Ok(()),
                 Err(error) => tracing::debug!(domain = domain.name, %error, "a guest can't be asked to shut down"),
@@ -289,15 +338,18 @@ impl Guests {
     }
 
     /// Whatever there is of a VM ends, known or not; the host starts it anew, or doesn't want it.
-    async fn end_former(self: &Arc<Self>, vm: &str) -> Result<(), ApiError> {
+    pub(super) async fn end_former(self: &Arc<Self>, vm: &str) -> Result<(), ApiError> {
         let known = self.table().guests.contains_key(vm);
         let Ok(uuid) = Uuid::parse_str(vm) else { return Ok(()) };
         if known || self.daemon.process_of(uuid).is_some() {
-            self.set_phase(vm, Phase::Ending);
+            let before = self.set_phase(vm, Phase::Ending);
             if let Err(error) = self.end(vm, known).await {
-                self.set_phase(vm, Phase::Settled);
+                if let Some(before) = before {
+                    self.set_phase(vm, before);
+                }
                 return Err(error);
             }
+            self.moves.forget(vm);
             if let Some(guest) = self.table().guests.remove(vm) {
                 tracing::info!(vm, generation = guest.described.generation, "a former copy was ended");
             }
@@ -318,6 +370,12 @@ impl Guests {
             .get(vm)
             .and_then(|guest| guest.process.clone())
             .or_else(|| self.daemon.process_of(uuid));
+        if let Some(roots) = &self.roots {
+            match violent {
+                true => roots.cut(vm).await,
+                false => roots.thaw(vm).await,
+            }
+        }
         if violent && let Some(process) = &process {
             process.kill();
         }
@@ -346,6 +404,12 @@ impl Guests {
 
     pub async fn reboot(self: &Arc<Self>, work: &Work, order: RebootVm) -> Result<Done, Failure> {
         let _turn = self.turn(&order.uuid).await;
+        if self.moves_now(&order.uuid) {
+            return Err(is_moving().into());
+        }
+        if self.roots.is_some() {
+            return self.reboot_container(work, &order).await;
+        }
         let domain = {
             let table = self.table();
             let on = table.guests.get(&order.uuid).filter(|guest| guest.power == PowerState::On);

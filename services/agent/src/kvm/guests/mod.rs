@@ -9,15 +9,20 @@
 //! | [`domain`], [`xml`] | domains written and read |
 //! | [`table`] | what is known of them |
 //! | [`daemon`], [`watch`] | lines to libvirt; what it tells |
-//! | [`life`], [`devices`] | orders |
+//! | [`life`], [`devices`], [`migrate`] | orders |
+//! | [`container`] | what is different with containers |
 //! | [`process`] | QEMU seen from outside |
 
+mod container;
 mod daemon;
 mod devices;
 mod domain;
 mod flavour;
 mod life;
+mod migrate;
+mod nics;
 mod process;
+mod rates;
 mod spec;
 mod table;
 mod watch;
@@ -26,6 +31,7 @@ mod xml;
 pub(super) use daemon::{Daemon, Lines, told};
 pub(super) use devices::Copier;
 pub(super) use table::{Deed, Guest, Permit, Phase, Table};
+pub(super) use watch::look_at;
 
 use super::KvmOptions;
 use super::driver::{Parts, done};
@@ -62,6 +68,9 @@ pub(crate) struct Guests {
     changes: channel::Sender<()>,
     /// What [`Guests::open`] leaves for [`Guests::keep`].
     events: Mutex<Option<EventStream>>,
+    pub(super) moves: migrate::Moves,
+    /// Guests are containers, and these are their root file systems.
+    pub(super) roots: Option<Arc<container::Roots>>,
 }
 
 impl Guests {
@@ -75,7 +84,11 @@ impl Guests {
             Err(_) => Some(alone.join(pool)),
         };
         Arc::new(Guests {
-            daemon: Daemon::new(options.libvirt_socket.clone()),
+            daemon: Daemon::new(
+                options.libvirt_socket.clone(),
+                options.containers.then(|| options.libvirt_root.join(container::STATES)),
+            ),
+            roots: options.containers.then(|| Arc::new(container::Roots::new(&options))),
             areas: Arc::new(Areas::located(locate, lease)),
             options,
             parts,
@@ -85,6 +98,7 @@ impl Guests {
             kick: Notify::new(),
             changes: channel::Sender::new(()),
             events: Mutex::default(),
+            moves: migrate::Moves::default(),
         })
     }
 
@@ -104,6 +118,7 @@ impl Guests {
         self.list(&opened.lines, true).await.map_err(|e| told(&e))?;
         *self.events.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.events);
         self.first_round(&parts).await;
+        self.sweep_roots();
         Ok(())
     }
 
@@ -241,7 +256,8 @@ impl Guests {
     /// The socket of a guest's screen, as this process sees it.
     pub fn screen(&self, vm: &str) -> Result<PathBuf, ApiError> {
         let table = self.table();
-        let guest = table.guests.get(vm).filter(|guest| guest.phase != Phase::Starting);
+        let shows = |phase: Phase| !matches!(phase, Phase::Starting | Phase::Waiting { .. });
+        let guest = table.guests.get(vm).filter(|guest| shows(guest.phase));
         let guest =
             guest.ok_or_else(|| ApiError::failed("The VM doesn't run on this host: start it to see its console"))?;
         let socket = guest.described.vnc.as_deref();

@@ -18,6 +18,8 @@ const LONGEST: Duration = Duration::from_millis(100);
 pub(in crate::kvm) struct Process {
     pid: u32,
     handle: OwnedFd,
+    /// Of a container: the file that stops all of its processes, and what is written to it to let them go on and to stop them.
+    freezer: Option<(PathBuf, [&'static str; 2])>,
 }
 
 impl Process {
@@ -43,32 +45,59 @@ impl Process {
         Ok(None)
     }
 
-    fn open(pid: u32) -> io::Result<Option<Process>> {
+    pub(super) fn open(pid: u32) -> io::Result<Option<Process>> {
         let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
         match pidfd_open(number, PidfdFlags::empty()) {
-            Ok(handle) => Ok(Some(Process { pid, handle })),
+            Ok(handle) => Ok(Some(Process { pid, handle, freezer: None })),
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
 
+    /// Of a container, whose processes are stopped all together.
+    pub(super) fn with_freezer(mut self, freezer: Option<(PathBuf, [&'static str; 2])>) -> Process {
+        self.freezer = freezer;
+        self
+    }
+
+    /// Stops a container's processes or lets them go on; false when there is no way to.
+    fn stop_group(&self, stopped: bool) -> bool {
+        let Some((file, [thawed, frozen])) = &self.freezer else { return false };
+        let written = std::fs::write(file, if stopped { frozen } else { thawed });
+        if let Err(error) = &written
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(pid = self.pid, stopped, %error, "a container's processes can't be stopped or let go on");
+        }
+        written.is_ok()
+    }
+
     /// Ends it at once: it writes nothing more of its own accord, not even what it had cached.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
+        // A stopped one ends only when it goes on.
+        self.stop_group(false);
     }
 
     /// Has it stand still: for when libvirt can't pause the guest.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        if !self.stop_group(true) {
+            self.signal(Signal::STOP);
+        }
     }
 
     /// Has it go on after [`Process::freeze`].
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        if !self.stop_group(false) {
+            self.signal(Signal::CONT);
+        }
     }
 
     /// Whether it stands still.
     pub fn is_frozen(&self) -> bool {
+        if let Some((file, [_, frozen])) = &self.freezer {
+            return std::fs::read_to_string(file).is_ok_and(|state| state.trim() == *frozen);
+        }
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }

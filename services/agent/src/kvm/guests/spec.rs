@@ -152,12 +152,17 @@ fn nic_model(wanted: Option<&str>, flavour: Flavour) -> Result<&'static str, Api
     found.ok_or_else(|| refused(format!("network card {wanted:?}")))
 }
 
+/// Checks what names a NIC.
+pub(super) fn check_nic(nic: &VmNic) -> Result<(), ApiError> {
+    uuid("NIC", &nic.uuid)?;
+    mac(&nic.mac)
+}
+
 fn nics(spec: &VmSpec) -> Result<Vec<VmNic>, ApiError> {
     let mut nics = spec.nics.clone();
     let mut seen = BTreeSet::new();
     for nic in &nics {
-        uuid("NIC", &nic.uuid)?;
-        mac(&nic.mac)?;
+        check_nic(nic)?;
         if !seen.insert(nic.device_id) || nic.device_id >= MOST_DEVICES {
             return Err(refused(format!("NIC number {}", nic.device_id)));
         }

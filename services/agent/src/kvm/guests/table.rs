@@ -42,6 +42,17 @@ pub(crate) enum Phase {
     Settled,
     /// It is being ended by an order: that it ends is no news.
     Ending,
+    /// It is being sent to another host, or was: then it goes on here only by an order.
+    Moving,
+    /// A copy that waits for what is sent here, and when that is whole, for its lease.
+    Waiting { whole: bool },
+}
+
+impl Phase {
+    /// Whether nothing may be done with the guest but move it, or call that off.
+    pub fn moves(self) -> bool {
+        matches!(self, Phase::Moving | Phase::Waiting { .. })
+    }
 }
 
 /// A guest that libvirt has, or is about to have.

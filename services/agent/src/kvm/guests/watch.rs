@@ -1,6 +1,7 @@
 //! What libvirt tells of guests. An event is only a reason to ask: what counts is the answer.
 
 use super::domain::Described;
+use super::migrate::was_sent;
 use super::{Guest, Guests, Lines, Permit, Phase, ended};
 use crate::lease::Tenure;
 use contract_agent::{PowerReason, PowerState};
@@ -74,7 +75,7 @@ impl Guests {
     pub(super) async fn list(self: &Arc<Self>, lines: &Lines, first: bool) -> Result<(), libvirt::Error> {
         let mut vms: BTreeSet<Uuid> = {
             let table = self.table();
-            let settled = table.guests.values().filter(|guest| guest.phase == Phase::Settled);
+            let settled = table.guests.values().filter(|guest| guest.phase == Phase::Settled || guest.phase.moves());
             settled.map(|guest| guest.domain.uuid).collect()
         };
         vms.extend(lines.keeper.domains(ListFlags::ACTIVE).await?.into_iter().map(|domain| domain.uuid));
@@ -105,6 +106,7 @@ impl Guests {
                 self.update(&vm.to_string(), state);
                 Ok(())
             }
+            Some(_) if self.has_rebooted(lines, &domain).await? => Ok(()),
             // Another run, that no order began: what was known of the former one means nothing.
             Some(_) => {
                 self.has_ended(&vm.to_string(), end.unwrap_or(PowerReason::Guest));
@@ -118,14 +120,18 @@ impl Guests {
         let gone = {
             let mut table = self.table();
             match table.guests.get(vm).map(|guest| guest.phase) {
-                Some(Phase::Settled) => table.guests.remove(vm),
+                Some(Phase::Settled | Phase::Moving | Phase::Waiting { .. }) => table.guests.remove(vm),
                 // Whoever is at it looks.
                 Some(Phase::Starting | Phase::Ending) | None => None,
             }
         };
         if let Some(guest) = gone {
-            tracing::info!(vm, name = guest.domain.name, ?reason, "a guest has ended by itself");
-            self.tell(ended(&guest, reason, 0));
+            tracing::info!(vm, name = guest.domain.name, ?reason, phase = ?guest.phase, "a guest has ended by itself");
+            // That of a copy that waited says nothing of the VM.
+            if !matches!(guest.phase, Phase::Waiting { .. }) {
+                self.tell(ended(&guest, reason, 0));
+            }
+            self.moves.forget(vm);
             self.leave(vm, guest);
         }
         self.touch();
@@ -136,7 +142,20 @@ impl Guests {
         let news = {
             let mut table = self.table();
             let Some(guest) = table.guests.get_mut(vm) else { return };
-            if guest.phase != Phase::Settled || guest.kept.is_some() || guest.frozen || guest.power == power {
+            let told = guest.phase == Phase::Settled || guest.phase.moves();
+            // Nobody sends it any more, and it goes on.
+            let stays = guest.phase == Phase::Moving && power == PowerState::On && !self.moves.sends(vm);
+            if !told || guest.kept.is_some() || guest.frozen || (guest.power == power && !stays) {
+                None
+            } else if guest.phase == Phase::Moving {
+                drop(table);
+                // Without a sending nobody else would notice that it goes on.
+                self.note_moving(vm, state, !self.moves.sends(vm));
+                self.table().guests.get(vm).map(Guest::state)
+            } else if guest.phase != Phase::Settled {
+                // Nobody may let a copy run that waits: the keeper pauses it.
+                guest.power = power;
+                self.kick.notify_one();
                 None
             } else {
                 guest.power = power;
@@ -180,29 +199,46 @@ impl Guests {
         let vm = domain.uuid.to_string();
         let process = self.daemon.process_of(domain.uuid);
         let frozen = process.as_ref().is_some_and(|process| process.is_frozen());
+        let (waits, runs) = (described.waits, state.running().is_some());
+        let (phase, reason) = match waits {
+            // Paused by the end of its migration, else it isn't whole.
+            true => (Phase::Waiting { whole: state.paused() == Some(PausedReason::USER) }, PowerReason::Waiting),
+            false if was_sent(state) => (Phase::Moving, PowerReason::Sent),
+            false if held || frozen => (Phase::Settled, PowerReason::LeaseUnreadable),
+            false => (Phase::Settled, PowerReason::Unspecified),
+        };
         let guest = Guest {
             permit: Permit::new(Tenure::unknown(described.generation)),
             process,
-            phase: Phase::Settled,
+            phase,
             power: if frozen { PowerState::Paused } else { power(state) },
-            reason: if held || frozen { PowerReason::LeaseUnreadable } else { PowerReason::Unspecified },
+            reason,
             kept: None,
             frozen,
             domain,
             described,
         };
+        let (domain, generation) = (guest.domain.clone(), guest.described.generation);
         let news = {
             let mut table = self.table();
             if table.guests.contains_key(&vm) {
                 return Ok(()); // an order was faster
             }
-            tracing::info!(vm, name = guest.domain.name, power = ?guest.power, "a guest runs");
+            tracing::info!(vm, name = guest.domain.name, power = ?guest.power, ?phase, "a guest runs");
             let news = guest.state();
             // It runs, so it was claimed: whatever becomes of it, that is given back.
-            table.claims.found(vm.clone(), &guest.described.pool, guest.described.generation);
-            table.guests.insert(vm, guest);
+            if !waits {
+                table.claims.found(vm.clone(), &guest.described.pool, generation);
+            }
+            table.guests.insert(vm.clone(), guest);
             news
         };
+        if phase == (Phase::Waiting { whole: false }) {
+            // Who prepared it is no more, so nobody goes on with it.
+            tokio::spawn(self.clone().discard(vm, generation));
+        } else if runs {
+            self.call_off(lines, &domain).await;
+        }
         if !first {
             self.tell(news);
             self.kick.notify_one();
@@ -245,7 +281,7 @@ impl Guests {
 }
 
 /// A domain and what it does; none when it doesn't run.
-pub(super) async fn look_at(lines: &Lines, vm: Uuid) -> Result<Option<(DomainRef, State)>, libvirt::Error> {
+pub(in crate::kvm) async fn look_at(lines: &Lines, vm: Uuid) -> Result<Option<(DomainRef, State)>, libvirt::Error> {
     let look = async {
         let domain = lines.keeper.domain_by_uuid(vm).await?;
         let state = lines.keeper.state(&domain).await?;
@@ -261,7 +297,7 @@ pub(super) async fn look_at(lines: &Lines, vm: Uuid) -> Result<Option<(DomainRef
     }
 }
 
-fn power(state: State) -> PowerState {
+pub(super) fn power(state: State) -> PowerState {
     match state.state {
         DomainState::PAUSED | DomainState::PM_SUSPENDED | DomainState::CRASHED => PowerState::Paused,
         _ => PowerState::On,

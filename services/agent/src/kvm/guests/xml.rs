@@ -70,6 +70,25 @@ impl Element {
         self.children.iter().find(|child| child.name == name)
     }
 
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Element> {
+        self.children.iter_mut().find(|child| child.name == name)
+    }
+
+    /// Sets an attribute.
+    pub fn set(&mut self, attribute: &str, value: impl ToString) {
+        self.attributes.retain(|(known, _)| known != attribute);
+        self.attributes.push((attribute.to_owned(), value.to_string()));
+    }
+
+    /// Puts a child in the place of the one with its name, or behind all.
+    pub fn put(&mut self, child: Element) {
+        match self.get_mut(&child.name) {
+            Some(former) => *former = child,
+            None => self.children.push(child),
+        }
+    }
+
     /// What a path of children's names leads to.
     pub fn at(&self, path: &[&str]) -> Option<&Element> {
         path.iter().try_fold(self, |element, name| element.get(name))

@@ -153,9 +153,20 @@ impl Network {
         Ok(Plug { bridge: bridge.name, mtu: Some(bridge.mtu), _held: hold })
     }
 
+    /// Limits how fast a guest's device of this host is, each way, in megabits a second; 0: no limit.
+    ///
+    /// # Errors
+    /// The device isn't there, or the kernel can't: the text says what.
+    pub async fn limit(&self, device: &str, mbps: u64) -> Result<(), ApiError> {
+        self.0.routers.segments().limit(device, mbps).await.map_err(refused)
+    }
+
     /// After a guest has ended: removes the bridges of its networks that nothing is plugged into any more. One that can't
     /// be removed stays for the next time.
     pub async fn unplug(&self, nics: &[VmNic]) {
+        if let Err(error) = self.0.routers.segments().forget_limits().await {
+            tracing::debug!(%error, "what limited a guest's device stays until the next one goes");
+        }
         for nic in nics {
             let Ok(segment) = self.segment(&nic.broadcast_uri) else { continue };
             let release = || self.0.routers.segments().release(&segment);

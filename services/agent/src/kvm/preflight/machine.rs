@@ -1,7 +1,6 @@
-//! The machine itself: rights, libvirt, QEMU, acceleration, folders.
+//! The machine itself: rights, libvirt, QEMU, folders.
 
 use super::{Check, Preflight};
-use crate::kvm::probe::{self, Acceleration, Probe};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,8 +9,15 @@ use std::time::Duration;
 const SOCKETS: &[&str] = &["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"];
 /// Debian 10's and Enterprise Linux 8's are newer than what the client needs; older ones aren't tested.
 const OLDEST_TESTED: (u64, u64) = (7, 0);
+/// Debian 11's.
+const OLDEST_QEMU: (u64, u64) = (5, 2);
+/// Free space in bytes below which routers and image tools can't work, and below which they have little.
+const LEAST: u64 = 64 << 20;
+const LITTLE: u64 = 2 << 30;
 /// A daemon that answers at all does so at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A daemon that has just been started by who calls it first tries all its emulators.
+const FIRST_CALL: Duration = Duration::from_secs(60);
 /// Longest path of the folder of routers, bytes.
 const LONGEST: usize = 40;
 
@@ -39,13 +45,19 @@ pub(super) fn system() -> Check {
 }
 
 pub(super) async fn libvirt(preflight: &Preflight) -> Vec<Check> {
-    let install = "apt-get install libvirt-daemon-system && systemctl enable --now libvirtd";
+    let containers = preflight.kvm.containers;
+    let install = match containers {
+        false => "apt-get install libvirt-daemon-system && systemctl enable --now libvirtd",
+        true => "apt-get install libvirt-daemon-system libvirt-daemon-driver-lxc && systemctl restart libvirtd",
+    };
+    let uri = if containers { "lxc:///system" } else { "qemu:///system" };
     let socket = match &preflight.kvm.libvirt_socket {
         Some(socket) => socket.clone(),
         None => SOCKETS.iter().map(PathBuf::from).find(|s| s.exists()).unwrap_or_else(|| SOCKETS[0].into()),
     };
     let shown = socket.display().to_string();
-    let opened = tokio::time::timeout(PATIENCE, libvirt::Connection::open(&socket, libvirt::Options::default())).await;
+    let options = libvirt::Options { uri: uri.into(), ..libvirt::Options::default() };
+    let opened = tokio::time::timeout(PATIENCE, libvirt::Connection::open(&socket, options)).await;
     let connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return vec![Check::fail("libvirt", error.to_string(), install)],
@@ -66,8 +78,20 @@ pub(super) async fn libvirt(preflight: &Preflight) -> Vec<Check> {
             checks.push(Check::fail("libvirt", format!("the daemon at {shown} hangs"), "systemctl restart libvirtd"))
         }
     }
+    if containers {
+        checks.push(match tokio::time::timeout(PATIENCE, connection.hypervisor_version()).await {
+            Ok(Ok(version)) => Check::ok("lxc", format!("libvirt runs containers on kernel {version}")),
+            Ok(Err(error)) => Check::fail("lxc", format!("libvirt runs no containers: {error}"), install),
+            Err(_) => Check::fail("lxc", "libvirt doesn't say whether it runs containers", install),
+        });
+        return checks;
+    }
     let qemu = "apt-get install qemu-system-x86 libvirt-daemon-driver-qemu && systemctl restart libvirtd";
-    match tokio::time::timeout(PATIENCE, connection.hypervisor_version()).await {
+    match tokio::time::timeout(FIRST_CALL, connection.hypervisor_version()).await {
+        Ok(Ok(version)) if (version.major, version.minor) < OLDEST_QEMU => {
+            let text = format!("version {version}, by libvirt: older than what is tested (5.2)");
+            checks.push(Check::warn("qemu", text, "upgrade to Debian 11, Ubuntu 22.04 or newer"));
+        }
         Ok(Ok(version)) => checks.push(Check::ok("qemu", format!("version {version}, by libvirt"))),
         Ok(Err(error)) => checks.push(Check::fail("qemu", format!("libvirt finds no QEMU: {error}"), qemu)),
         Err(_) => checks.push(Check::fail("qemu", "libvirt doesn't say which QEMU it has", qemu)),
@@ -75,23 +99,18 @@ pub(super) async fn libvirt(preflight: &Preflight) -> Vec<Check> {
     checks
 }
 
-/// A guest is run to know.
-pub(super) async fn acceleration() -> Check {
-    let Some(emulator) = probe::emulator() else {
-        let text = "there is no QEMU for this processor: nothing can be tried";
-        return Check::fail("acceleration", text, "apt-get install qemu-system-x86");
-    };
-    // Not the agent's folder, which may not be there yet: a check makes nothing.
-    let dir = std::env::temp_dir().join(format!("arcus-check-{}", std::process::id()));
-    let found = probe::look(&Probe::new(emulator, &dir)).await;
-    let _ = std::fs::remove_dir(&dir); // the probe has removed what it made in it
-    match found {
-        Acceleration::Kvm => Check::ok("acceleration", "the processor runs guests (a tiny one was run)"),
-        Acceleration::Tcg { why } => Check::warn(
-            "acceleration",
-            format!("guests would be EMULATED, some ten times slower: {why}"),
-            "switch on VT-x or AMD-V in the firmware (in a VM: nested virtualisation), then modprobe kvm_intel or kvm_amd",
-        ),
+/// What containers need of the kernel.
+pub(super) fn containers() -> Check {
+    let kernel =
+        [("user namespaces", "/proc/self/ns/user"), ("loop devices", "/dev/loop-control"), ("FUSE", "/dev/fuse")];
+    let lacking: Vec<&str> =
+        kernel.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(what, _)| *what).collect();
+    match lacking.as_slice() {
+        [] => Check::ok("containers", "the kernel has what they need"),
+        lacking => {
+            let text = format!("the kernel has no {}", lacking.join(", "));
+            Check::fail("containers", text, "modprobe loop fuse, or boot Debian's kernel")
+        }
     }
 }
 
@@ -138,5 +157,47 @@ fn writable(name: &str, path: &Path) -> Check {
             let text = format!("{} can't be written: {error}", there.display());
             Check::fail(name, text, format!("mount -o remount,rw the file system of {}", there.display()))
         }
+    }
+}
+
+/// What is free where the agent keeps its state and where image tools work.
+pub(super) fn space(preflight: &Preflight) -> Vec<Check> {
+    let work = preflight.kvm.work_dir.as_ref().map(|dir| ("work space", dir.as_path()));
+    let dirs = [("disk space", preflight.state_dir.as_path())].into_iter().chain(work);
+    dirs.filter_map(|(name, dir)| {
+        // Another check tells of paths that can't be.
+        let there = dir.ancestors().find(|dir| dir.is_dir())?;
+        let found = rustix::fs::statvfs(there).ok()?;
+        Some(free(name, there, found.f_bavail.saturating_mul(found.f_frsize), found.f_favail))
+    })
+    .collect()
+}
+
+fn free(name: &str, at: &Path, bytes: u64, files: u64) -> Check {
+    let shown = format!("{}.{} GiB free at {}", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30, at.display());
+    let mend = format!("df -h {0}; df -i {0}: make room, or a file system of its own", at.display());
+    // Some file systems don't count files, and say that there are none.
+    let no_files = (1..100).contains(&files);
+    match bytes {
+        _ if no_files => Check::fail(name, format!("{files} files can still be made at {}", at.display()), mend),
+        0..LEAST => Check::fail(name, shown, mend),
+        LEAST..LITTLE => Check::warn(name, format!("{shown}: little for images that are unpacked"), mend),
+        _ => Check::ok(name, shown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::preflight::Verdict;
+
+    #[test]
+    fn a_full_disk_is_told() {
+        let at = Path::new("/var");
+        let verdict = |bytes, files| free("disk space", at, bytes, files).verdict;
+        assert_eq!((verdict(10 << 30, 1000), verdict(10 << 30, 0)), (Verdict::Ok, Verdict::Ok));
+        assert_eq!((verdict(1 << 30, 1000), verdict(1 << 20, 1000)), (Verdict::Warn, Verdict::Fail));
+        assert_eq!(verdict(10 << 30, 3), Verdict::Fail);
+        assert!(free("disk space", at, 3 << 29, 9999).text.contains("1.5 GiB free at /var"));
     }
 }

@@ -1,4 +1,4 @@
-//! Devices, what the kernel can, and the way to the control plane.
+//! Devices, and the way to the control plane.
 
 use super::{Check, Preflight};
 use router::{Device, Namespace};
@@ -8,9 +8,6 @@ use tokio::net::TcpStream;
 
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Set by container engines; then frames between guests pass the machine's own packet filter.
-const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 pub(super) async fn devices(preflight: &Preflight) -> Vec<Check> {
     let kvm = &preflight.kvm;
@@ -49,47 +46,6 @@ async fn one(namespace: &Namespace, name: String, device: &str) -> Check {
         Ok(None) => Check::fail(name, format!("this machine has no device {device}"), make),
         Err(error) => Check::fail(name, error.to_string(), make),
     }
-}
-
-pub(super) fn kernel() -> Vec<Check> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let lists: String = ["modules.dep", "modules.builtin"]
-        .iter()
-        .map(|list| std::fs::read_to_string(format!("/lib/modules/{}/{list}", release.trim())).unwrap_or_default())
-        .collect();
-    let loaded = std::fs::read_to_string("/proc/modules").unwrap_or_default();
-    let mut checks: Vec<Check> = [("8021q", "VLANs"), ("vxlan", "VXLANs")]
-        .into_iter()
-        .map(|(module, what)| {
-            let there = lists.contains(&format!("/{module}.ko"))
-                || loaded.lines().any(|l| l.starts_with(&format!("{module} ")));
-            if there {
-                return Check::ok(module, format!("the kernel has {what}"));
-            }
-            let text = format!(
-                "can't be told: no module of this kernel ({}) is listed; networks of {what} need it",
-                release.trim()
-            );
-            Check::warn(module, text, format!("modprobe {module} (a kernel of the distribution has it)"))
-        })
-        .collect();
-    if std::fs::read_to_string(BRIDGE_FILTER).is_ok_and(|v| v.trim() == "1") {
-        checks.push(Check::warn(
-            "bridge filter",
-            "frames between guests pass the machine's own packet filter, which may drop them (Docker does)",
-            "sysctl -w net.bridge.bridge-nf-call-iptables=0 (for good: a file in /etc/sysctl.d)",
-        ));
-    }
-    let forwards = std::fs::read_to_string(FORWARD).is_ok_and(|v| v.trim() == "1");
-    checks.push(match forwards {
-        true => Check::ok("ip_forward", "on"),
-        // Routers forward in namespaces of their own.
-        false => Check::ok(
-            "ip_forward",
-            "off: fine, unless this machine itself is to route for guests (sysctl -w net.ipv4.ip_forward=1)",
-        ),
-    });
-    checks
 }
 
 pub(super) async fn endpoints(preflight: &Preflight) -> Vec<Check> {

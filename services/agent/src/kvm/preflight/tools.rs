@@ -11,8 +11,19 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
     ("nsenter", "util-linux"),
     ("prlimit", "util-linux"),
+];
+/// What it runs for containers.
+const FOR_CONTAINERS: &[(&str, &str)] = &[
+    ("mke2fs", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
+    ("resize2fs", "e2fsprogs"),
+    ("mount", "mount"),
+    ("umount", "mount"),
+    ("fsfreeze", "util-linux"),
+    ("xfs_io", "xfsprogs"),
 ];
 /// The service that `deploy/systemd` has.
 const UNIT: &str = "arcus-agent.service";
@@ -24,7 +35,8 @@ pub(super) fn all(preflight: &Preflight) -> Vec<Check> {
         Some(file) => Check::ok(*program, file.display().to_string()),
         None => Check::fail(*program, "isn't installed", format!("apt-get install {package}")),
     };
-    PROGRAMS.iter().map(check).collect()
+    let more = if preflight.kvm.containers { FOR_CONTAINERS } else { &[] };
+    PROGRAMS.iter().chain(more).map(check).collect()
 }
 
 /// Guests and the routers' daemons outlive the agent only if systemd kills nothing but the agent.
@@ -54,6 +66,11 @@ pub(super) async fn clock(preflight: &Preflight) -> Check {
         _ => {}
     }
     match said(preflight, "chronyc", &["-c", "tracking"]).await {
+        Some(said) if said.ends_with("Not synchronised") => Check::warn(
+            "clock",
+            "chrony runs and has no server that answers: certificates and logs need the time",
+            mend,
+        ),
         Some(_) => Check::ok("clock", "chrony looks after it"),
         None => Check::warn(
             "clock",
@@ -64,9 +81,54 @@ pub(super) async fn clock(preflight: &Preflight) -> Check {
 }
 
 /// What a program says; `None` when it isn't there, fails, or doesn't end.
-async fn said(preflight: &Preflight, program: &str, args: &[&str]) -> Option<String> {
+pub(super) async fn said(preflight: &Preflight, program: &str, args: &[&str]) -> Option<String> {
     let mut command = tokio::process::Command::new(preflight.program(program)?);
     command.args(args).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)] // a test that panics has failed
+mod tests {
+    use super::*;
+    use crate::kvm::preflight::Verdict;
+    use crate::kvm::preflight::tests::with_programs;
+
+    #[tokio::test]
+    async fn a_clock_that_nobody_sets_is_told() {
+        type Programs<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Programs<'_>, Verdict, &str); 5] = [
+            (&[("timedatectl", "echo yes")], Verdict::Ok, "synchronised"),
+            (&[("timedatectl", "echo no")], Verdict::Warn, "isn't synchronised"),
+            (&[("timedatectl", "exit 1"), ("chronyc", "echo A,B,3,Normal")], Verdict::Ok, "chrony"),
+            (
+                &[("timedatectl", "exit 1"), ("chronyc", "echo '7F7F0101,,0,Not synchronised'")],
+                Verdict::Warn,
+                "no server",
+            ),
+            (&[("timedatectl", "exit 1"), ("chronyc", "exit 1")], Verdict::Warn, "nobody can tell"),
+        ];
+        for (programs, verdict, text) in cases {
+            let (_dir, preflight) = with_programs(programs);
+            let check = clock(&preflight).await;
+            assert!(check.verdict == verdict && check.text.contains(text), "{check}");
+            assert_eq!(check.mend.is_some(), verdict == Verdict::Warn, "{check}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_would_end_routers_is_told() {
+        let show =
+            |load: &str, mode: &str| format!("echo LoadState={load}; echo KillMode={mode}; echo ActiveState=active");
+        for (load, mode, verdict, mend) in [
+            ("loaded", "process", Verdict::Ok, ""),
+            ("loaded", "control-group", Verdict::Fail, "KillMode=process"),
+            ("not-found", "control-group", Verdict::Warn, "deploy/systemd/arcus-agent.service"),
+        ] {
+            let (_dir, preflight) = with_programs(&[("systemctl", &show(load, mode))]);
+            let check = service(&preflight).await;
+            assert!(check.verdict == verdict && check.mend.clone().unwrap_or_default().contains(mend), "{check}");
+        }
+    }
 }

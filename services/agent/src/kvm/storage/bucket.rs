@@ -11,7 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as Key;
-use object_store::{ClientOptions, Error, ObjectStoreExt as _, RetryConfig};
+use object_store::{ClientOptions, Error, GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _, RetryConfig};
 use serde::{Deserialize, Serialize};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -144,6 +144,27 @@ impl Bucket {
             return Ok(());
         }
         Err(ApiError::failed(format!("The image {} in the store {} isn't what was put there", note.path, self.url)))
+    }
+
+    /// A piece of an image, and how long it is; nothing of the piece when it is to have no bytes.
+    pub async fn piece(&self, path: &str, offset: u64, length: u64) -> Result<(Vec<u8>, u64), ApiError> {
+        let missing = || ApiError::param(format!("The store {} has no image {path}", self.url));
+        let key = self.key(path)?;
+        let total = match self.client.head(&key).await {
+            Ok(found) => found.size,
+            Err(Error::NotFound { .. }) => return Err(missing()),
+            Err(error) => return Err(s3_error(error)),
+        };
+        let end = offset.saturating_add(length).min(total);
+        if offset >= end {
+            return Ok((Vec::new(), total));
+        }
+        let options = GetOptions { range: Some(GetRange::Bounded(offset..end)), ..GetOptions::default() };
+        match self.client.get_opts(&key, options).await {
+            Ok(found) => Ok((found.bytes().await.map_err(s3_error)?.to_vec(), total)),
+            Err(Error::NotFound { .. }) => Err(missing()),
+            Err(error) => Err(s3_error(error)),
+        }
     }
 
     /// Puts a finished image in its place.

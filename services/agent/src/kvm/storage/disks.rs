@@ -5,6 +5,7 @@ use super::patience::{LONG, SHORT};
 use super::pools::{Pool, Pools};
 use super::templates::{self, TEMPLATE};
 use super::{DiskFile, Inner, notes};
+use crate::kvm::KvmOptions;
 use contract::ApiError;
 use contract_agent::{DeleteDisk, DiskList, DiskState, EnsureDisk, ListDisks, ResizeDisk, TemplateSource};
 use images::{Format, Inspection, Origin, Rules};
@@ -16,6 +17,8 @@ use std::sync::{Arc, PoisonError};
 /// Most disks of a page.
 const MOST: usize = 5000;
 const SECTOR: u64 = 512;
+/// A block of file systems.
+const CLUSTER: u64 = 4096;
 
 /// Whose image a name in a pool is. Written before the image, and never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +36,14 @@ pub(super) fn format(name: &str) -> Result<Format, ApiError> {
     match name.to_ascii_lowercase().as_str() {
         "qcow2" | "" => Ok(Format::Qcow2),
         "raw" | "iso" => Ok(Format::Raw),
+        "tar" => Ok(Format::Tar),
         _ => Err(ApiError::unsupported(format!("KVM hosts of Arcus have no images of the format {name}"))),
     }
+}
+
+/// Whether a template is a root file system, not a disk.
+fn is_archive(template: &TemplateSource) -> bool {
+    format(&template.format).is_ok_and(|format| format == Format::Tar)
 }
 
 /// The checked name of a volume's file.
@@ -96,6 +105,9 @@ impl Inner {
     pub(super) async fn do_ensure_disk(&self, order: &EnsureDisk) -> Result<DiskState, ApiError> {
         let name = volume_name(&order.path)?.to_owned();
         let wanted = format(&order.format)?;
+        if wanted == Format::Tar {
+            return Err(ApiError::unsupported("A volume has the format raw or qcow2: archives are templates"));
+        }
         let pool = self.pools.reach(&order.pool_uuid).await?;
         let _turn = pool.turn(&name).await;
         let (at, named) = (pool.clone(), name.clone());
@@ -130,7 +142,9 @@ impl Inner {
             volume: order.volume_uuid.clone(),
             format: format.name().to_owned(),
             // A raw copy stands alone, and so does a whole one.
-            template: template.filter(|t| format == Format::Qcow2 && !t.whole).map(|t| t.template_uuid.clone()),
+            template: template
+                .filter(|t| format == Format::Qcow2 && !t.whole && !is_archive(t))
+                .map(|t| t.template_uuid.clone()),
         };
         let file = pool.file(name);
         let seen = match template {
@@ -152,6 +166,9 @@ impl Inner {
         (format, size): (Format, u64),
         template: &TemplateSource,
     ) -> Result<Result<Inspection, images::Error>, ApiError> {
+        if is_archive(template) {
+            return self.make_root(pool, name, note, (format, size), template).await;
+        }
         if template.whole {
             return self.make_whole(pool, name, note, (format, size), template).await;
         }
@@ -168,6 +185,33 @@ impl Inner {
             Ok(seen) if seen.virtual_bytes < size => self.qemu.resize(&file, format, size).await,
             made => made,
         })
+    }
+
+    /// The root of a container: an archive of a store, unpacked into a disk of its own. Nothing is kept on the pool for others.
+    async fn make_root(
+        &self,
+        pool: &Arc<Pool>,
+        name: &str,
+        note: &DiskNote,
+        (to, size): (Format, u64),
+        from: &TemplateSource,
+    ) -> Result<Result<Inspection, images::Error>, ApiError> {
+        if to != Format::Raw {
+            return Err(ApiError::unsupported(format!("A container's root is a raw image, not {to}")));
+        }
+        let store = from.store.as_ref().ok_or_else(|| ApiError::failed("The order names no image store"))?;
+        let source = self.stores.source(store, &from.store_path).await?;
+        write_note(pool, name, note).await?;
+        let needs = self.qemu.inspect(source.file(), Format::Tar, Origin::Foreign).await.map_err(foreign_error)?;
+        let size = size
+            .max(needs.virtual_bytes)
+            .checked_next_multiple_of(CLUSTER)
+            .filter(|s| *s <= self.qemu.max_virtual_bytes);
+        let size = size.ok_or_else(|| ApiError::param("A disk can't have so many bytes"))?;
+        let (file, scratch) = (pool.file(name), self.stores.scratch());
+        let made = images::rootfs(source.file(), &file, &scratch, size, KvmOptions::CONTAINER_IDS).await;
+        source.done().await;
+        Ok(Ok(made.map_err(foreign_error)?))
     }
 
     /// A disk that is a copy of an image of a store and stands alone.
@@ -249,7 +293,13 @@ pub(super) fn find(pools: &Pools, pool_uuid: &str, path: &str, volume: Option<&s
     let Known { note, image } = known(&pool, name)?;
     let note = note.filter(|_| image).ok_or_else(|| missing(name))?;
     check_owner(Some(&note), volume.unwrap_or(&note.volume), name)?;
-    Ok(DiskFile { path: pool.file(name), format: format(&note.format)? })
+    let (file, format) = (pool.file(name), format(&note.format)?);
+    // One that can't be looked into is QEMU's to refuse.
+    let look = || images::inspect(&file, format, Rules { origin: Origin::Pool, max_virtual_bytes: u64::MAX }).ok();
+    let seen = if format == Format::Qcow2 { look() } else { None };
+    let layers = std::iter::successors(seen.as_ref().and_then(|s| s.backing.as_ref()), |b| b.image.backing.as_ref());
+    let backing = layers.map(|layer| (pool.file(&layer.name), layer.image.format)).collect();
+    Ok(DiskFile { path: file, format, backing })
 }
 
 fn missing(name: &str) -> ApiError {

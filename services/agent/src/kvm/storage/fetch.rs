@@ -13,12 +13,17 @@ use super::works::{Place, Reporter, Works};
 use super::{Inner, Line, notes};
 use contract::ApiError;
 use contract_agent::image_state::Phase;
-use contract_agent::{DeleteImage, FetchImage, ImageState, ImageStore, StoreDisk, TemplateSource};
+use contract_agent::{
+    DeleteImage, FetchImage, ImagePiece, ImageState, ImageStore, ReadImage, StoreDisk, TemplateSource,
+};
 use images::{Downloader, Format, Origin, Progress, QemuImg, Request};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// Most bytes of a piece of an image.
+const PIECE: u64 = 1 << 20;
 
 const DATA: &str = "data";
 const UNPACKED: &str = "unpacked";
@@ -72,6 +77,13 @@ impl Inner {
         let (inner, order) = (self.clone(), order.clone());
         let start = |report| async move { inner.store(store, order, report).await };
         works.listen(place, what, patience, start).await
+    }
+
+    pub(super) async fn do_read_image(&self, order: &ReadImage) -> Result<ImagePiece, ApiError> {
+        let store = self.stores.get(&store_of(order.store.as_ref())?).await?;
+        let length = u64::from(order.length).min(PIECE);
+        let (data, total) = store.piece(&order.path, order.offset, length).await?;
+        Ok(ImagePiece { data, total })
     }
 
     pub(super) async fn do_delete_image(&self, works: &Works, order: &DeleteImage) -> Result<(), ApiError> {

@@ -33,8 +33,8 @@ mod works;
 
 use contract::ApiError;
 use contract_agent::{
-    DeleteDisk, DeleteImage, DiskList, DiskState, EnsureDisk, EnsurePool, FetchImage, ImageState, ListDisks, PoolFacts,
-    ResizeDisk, StoreDisk,
+    DeleteDisk, DeleteImage, DiskList, DiskState, EnsureDisk, EnsurePool, FetchImage, ImagePiece, ImageState,
+    ListDisks, PoolFacts, ReadImage, ResizeDisk, StoreDisk,
 };
 use images::{Format, QemuImg};
 use mounts::Mounts;
@@ -67,6 +67,8 @@ pub(crate) struct DiskFile {
     pub path: PathBuf,
     /// What it is.
     pub format: Format,
+    /// What it is based on, from the nearest to the last: files beside it.
+    pub backing: Vec<(PathBuf, Format)>,
 }
 
 /// Copies a disk of a running VM as it is at one moment.
@@ -202,6 +204,14 @@ impl Storage {
     /// 530, transient: another host still works on it; 534: the store doesn't answer.
     pub async fn delete_image(&self, order: &DeleteImage) -> Result<(), ApiError> {
         self.inner.do_delete_image(&self.works, order).await
+    }
+
+    /// Reads a piece of an image in a store.
+    ///
+    /// # Errors
+    /// 431: there is no such image; 534: the store doesn't answer.
+    pub async fn read_image(&self, order: &ReadImage) -> Result<ImagePiece, ApiError> {
+        self.inner.do_read_image(order).await
     }
 
     /// Copies a volume into a store, or tells where that stands.

@@ -107,6 +107,14 @@ impl Store {
         }
     }
 
+    /// A piece of an image, and how long it is.
+    pub async fn piece(&self, path: &str, offset: u64, length: u64) -> Result<(Vec<u8>, u64), ApiError> {
+        match self {
+            Store::Folder(folder) => folder.piece(path, offset, length).await,
+            Store::Bucket(bucket) => bucket.piece(image_path(path)?, offset, length).await,
+        }
+    }
+
     /// Puts a finished image in its place.
     pub async fn install(&self, image: &Path, note: &ImageNote) -> Result<(), ApiError> {
         match self {
@@ -180,6 +188,24 @@ impl Folder {
                     .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { place() } else { Err(e) })
                     .map_err(io_error)?;
                 notes::sync_folder_of(&target).map_err(io_error)
+            })
+            .await
+    }
+
+    async fn piece(&self, path: &str, offset: u64, length: u64) -> Result<(Vec<u8>, u64), ApiError> {
+        let (dir, path) = (self.dir.clone(), path.to_owned());
+        self.gate
+            .run(SHORT, move || {
+                let at = inside(&dir, &path)?;
+                if !is_image(&at)? {
+                    return Err(ApiError::param(format!("The store has no image {path}")));
+                }
+                let mut file = fs::File::open(&at).map_err(io_error)?;
+                let total = file.metadata().map_err(io_error)?.len();
+                std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset.min(total))).map_err(io_error)?;
+                let mut data = Vec::new();
+                std::io::Read::read_to_end(&mut std::io::Read::take(file, length), &mut data).map_err(io_error)?;
+                Ok((data, total))
             })
             .await
     }
@@ -310,6 +336,11 @@ impl Stores {
         let opened = Store::Bucket(Arc::new(Bucket::open(store, &self.work)?));
         open.insert(key, opened.clone());
         Ok(opened)
+    }
+
+    /// A folder that isn't there yet, for work on this host that a kill may cut off: it is gone at the next start.
+    pub fn scratch(&self) -> PathBuf {
+        self.work.join(format!("{COPY}{}", uuid::Uuid::new_v4().simple()))
     }
 
     /// An image to copy from.

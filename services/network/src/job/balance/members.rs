@@ -1,6 +1,6 @@
 //! Putting VMs behind load balancing rules, and taking them out.
 
-use super::{BALANCE, back, gone, success};
+use super::{BALANCE, TOLD, back, gone, success};
 use crate::job::followed;
 use crate::rule::RuleState::{Active, Add, Revoke, Staged};
 
@@ -52,7 +52,7 @@ impl Job for Assign {
                 Error::Unique { .. } => ApiError::param("VM is already mapped to load balancer.".to_owned()),
                 other => other.into(),
             })?;
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, TOLD).await?;
             Ok(())
         })
         .await?;
@@ -71,7 +71,7 @@ impl Job for Assign {
         let ids: Vec<i64> = self.members.iter().map(|m| m.id).collect();
         jobs::undo_step!(cx, |tx| {
             if members::delete(tx, &ids, members::ADD).await? > 0 {
-                back(tx, &world, self.network).await?;
+                back(tx, &world, self.network, TOLD).await?;
             }
             Ok(())
         })
@@ -102,7 +102,7 @@ impl Job for Unassign {
     async fn run(self, world: Arc<World>, ctx: Ctx) -> Result<Finished, ApiError> {
         jobs::step!(ctx, "revoke", undo: Undo::Back, |tx| {
             members::set_state(tx, &self.members, &[members::ADD, members::ACTIVE], members::REVOKE).await?;
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, TOLD).await?;
             Ok(())
         })
         .await?;
@@ -120,7 +120,7 @@ impl Job for Unassign {
     async fn undo(self, world: Arc<World>, _: Undo, cx: UndoCx) -> Result<(), ApiError> {
         jobs::undo_step!(cx, |tx| {
             if members::set_state(tx, &self.members, &[members::REVOKE], members::ACTIVE).await? > 0 {
-                back(tx, &world, self.network).await?;
+                back(tx, &world, self.network, TOLD).await?;
             }
             Ok(())
         })

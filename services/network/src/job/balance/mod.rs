@@ -12,7 +12,7 @@ pub use rules::{Change, CreateBalancer, DeleteBalancer, UpdateBalancer};
 pub use stickiness::{CreatePolicy, DeletePolicy, UpdatePolicy};
 
 use super::wake_after;
-use crate::store::routers;
+use crate::store::routers::{self, Section};
 use crate::world::World;
 use contract::ApiError;
 use contract::api::Success;
@@ -24,6 +24,11 @@ const BALANCE: &[&str] = &["load_balancers"];
 /// What a rule needs: its firewall rule lets clients in.
 const BALANCE_AND_FIREWALL: &[&str] = &["load_balancers", "firewall"];
 
+/// What the router is told anew by changes of members and policies.
+const TOLD: &[Section] = &[Section::Balancers];
+/// What it is told by a rule's coming and going.
+const RULE_TOLD: &[Section] = &[Section::Balancers, Section::Firewall];
+
 fn gone() -> ApiError {
     ApiError::param("the load balancing rule has been removed meanwhile".to_owned())
 }
@@ -33,8 +38,8 @@ fn success() -> Success {
 }
 
 /// What is wanted of a network's router has changed back: it follows after the commit, and nobody waits.
-async fn back(tx: &mut Tx, world: &Arc<World>, network: i64) -> Result<(), ApiError> {
-    routers::raise_for_spec(tx, network).await?;
+async fn back(tx: &mut Tx, world: &Arc<World>, network: i64, sections: &[Section]) -> Result<(), ApiError> {
+    routers::raise_for(tx, network, sections).await?;
     wake_after(tx, world, network);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Making, changing and deleting load balancing rules.
 
-use super::{BALANCE, BALANCE_AND_FIREWALL, back, gone, success};
+use super::{BALANCE, BALANCE_AND_FIREWALL, RULE_TOLD, TOLD, back, gone, success};
 use crate::balance::usage;
 use crate::job::{followed, wake_after};
 use crate::present;
@@ -25,7 +25,7 @@ async fn numbers(tx: &mut Tx, id: i64) -> Result<Vec<(i64, RuleState)>, ApiError
 async fn drop_rule(tx: &mut Tx, world: &Arc<World>, id: i64, network: i64) -> Result<(), ApiError> {
     let ids: Vec<i64> = numbers(tx, id).await?.into_iter().map(|(id, _)| id).collect();
     if rules::delete(tx, &ids, ANY).await? > 0 {
-        back(tx, world, network).await?;
+        back(tx, world, network, RULE_TOLD).await?;
     }
     balancers::sweep(tx, &[id]).await?;
     Ok(())
@@ -61,7 +61,7 @@ impl Job for CreateBalancer {
             }
             let ids: Vec<i64> = all.into_iter().map(|(id, _)| id).collect();
             rules::set_state(tx, &ids, &[Staged], Add).await?;
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, RULE_TOLD).await?;
             Ok(())
         })
         .await?;
@@ -129,7 +129,7 @@ async fn say(tx: &mut Tx, id: i64, network: i64, old: &Says, new: &Says) -> Resu
     })?;
     let follow = old.algorithm != new.algorithm || old.protocol != new.protocol || old.uuid != new.uuid;
     if follow {
-        routers::raise_for_spec(tx, network).await?;
+        routers::raise_for(tx, network, TOLD).await?;
     }
     Ok(follow)
 }
@@ -226,7 +226,7 @@ impl Job for DeleteBalancer {
             }
             let ids: Vec<i64> = all.iter().map(|(id, _)| *id).collect();
             rules::set_state(tx, &ids, &[Staged, Add, Active], Revoke).await?;
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, RULE_TOLD).await?;
             Ok(all)
         })
         .await?;
@@ -250,7 +250,7 @@ impl Job for DeleteBalancer {
                 rules::set_state(tx, &[*id], &[Revoke], *state).await?;
             }
             if !states.is_empty() {
-                back(tx, &world, self.network).await?;
+                back(tx, &world, self.network, RULE_TOLD).await?;
             }
             Ok(())
         })

@@ -1,6 +1,6 @@
 //! Stickiness policies of load balancing rules.
 
-use super::{BALANCE, back, gone, success};
+use super::{BALANCE, TOLD, back, gone, success};
 use crate::job::{Nothing, followed};
 use crate::present;
 
@@ -38,7 +38,7 @@ pub enum Undo {
 
 async fn drop_policy(tx: &mut Tx, world: &Arc<World>, id: i64, network: i64) -> Result<(), ApiError> {
     if policies::delete(tx, id, &[STAGED, ADD]).await? {
-        back(tx, world, network).await?;
+        back(tx, world, network, TOLD).await?;
     }
     Ok(())
 }
@@ -54,7 +54,7 @@ impl Job for CreatePolicy {
             if !policies::set_state(tx, self.id, &[STAGED], ADD).await? {
                 return Err(lost());
             }
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, TOLD).await?;
             Ok(())
         })
         .await?;
@@ -143,7 +143,7 @@ impl Job for DeletePolicy {
             if !policies::set_state(tx, self.id, &[ADD, ACTIVE], REVOKE).await? {
                 return Err(lost());
             }
-            routers::raise_for_spec(tx, self.network).await?;
+            routers::raise_for(tx, self.network, TOLD).await?;
             Ok(())
         })
         .await?;
@@ -158,7 +158,7 @@ impl Job for DeletePolicy {
     async fn undo(self, world: Arc<World>, _: Undo, cx: UndoCx) -> Result<(), ApiError> {
         jobs::undo_step!(cx, |tx| {
             if policies::set_state(tx, self.id, &[REVOKE], ACTIVE).await? {
-                back(tx, &world, self.network).await?;
+                back(tx, &world, self.network, TOLD).await?;
             }
             Ok(())
         })

@@ -34,6 +34,67 @@ fn expected() -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_volume_is_set_back_beside_what_it_was() {
+    let (pool_dir, store_dir) = (testkit::temp_dir(), testkit::temp_dir());
+    let host = with_volume(pool_dir.path(), store_dir.path()).await;
+    let store = folder_store(store_dir.path());
+    let order = store_disk(&store, "snapshots/2/5/s.qcow2");
+    host.storage.store_disk(&order).await.unwrap();
+    tool("qemu-io", &["-f", "qcow2", "-c", "write -P 1 0 1M", "f"], pool_dir.path());
+    // The same volume has two files until one commit says which of them it is.
+    let snapshot = TemplateSource { whole: true, ..template("s", &store, &order.store_path) };
+    let back = from(&snapshot, "v", "f-back", 48 * MIB);
+    for _ in 0..2 {
+        assert_eq!(host.storage.ensure_disk(&back).await.unwrap().size, 48 * MIB);
+    }
+    assert!(content(&pool_dir.path().join("f-back"), "qcow2", 2 * MIB) == expected());
+    assert!(content(&pool_dir.path().join("f"), "qcow2", MIB).iter().all(|b| *b == 1));
+    let listed = ListDisks { pool_uuid: "p".into(), after: String::new(), limit: 1 };
+    let disks = host.storage.list_disks(&listed).await.unwrap().disks;
+    assert_eq!(
+        disks.iter().map(|d| (d.volume_uuid.as_str(), d.path.as_str())).collect::<Vec<_>>(),
+        [("v", "f"), ("v", "f-back")]
+    );
+    // Either may go without the other.
+    host.storage.delete_disk(&delete("v", "f")).await.unwrap();
+    assert!(content(&pool_dir.path().join("f-back"), "qcow2", 2 * MIB) == expected());
+    // Nothing is based on the template any more: it may leave the pool.
+    host.storage.delete_disk(&delete("t", "template-t")).await.unwrap();
+    assert!(!names(pool_dir.path()).contains(&"template-t".to_owned()));
+    assert!(content(&pool_dir.path().join("f-back"), "qcow2", 2 * MIB) == expected());
+}
+
+#[tokio::test]
+async fn images_are_read_in_pieces() {
+    let store_dir = testkit::temp_dir();
+    let whole = std::fs::read(image(store_dir.path(), "t.qcow2", 3 * MIB, 16 * MIB)).unwrap();
+    let host = Host::start().await;
+    let piece = |path: &str, offset: usize, length: usize| ReadImage {
+        store: Some(folder_store(store_dir.path())),
+        path: path.into(),
+        offset: offset as u64,
+        length: u32::try_from(length).unwrap(),
+    };
+    let mut read = Vec::new();
+    while read.len() < whole.len() {
+        // At most a MiB at a time.
+        let got = host.storage.read_image(&piece("t.qcow2", read.len(), whole.len())).await.unwrap();
+        assert!(got.total == whole.len() as u64 && !got.data.is_empty() && got.data.len() <= MIB as usize);
+        read.extend(got.data);
+    }
+    assert!(read == whole);
+    let got = host.storage.read_image(&piece("t.qcow2", 7, 100)).await.unwrap();
+    assert!(got.data == whole[7..107]);
+    assert!(host.storage.read_image(&piece("t.qcow2", 0, 0)).await.unwrap().data.is_empty());
+    assert!(host.storage.read_image(&piece("t.qcow2", whole.len() + 5, 9)).await.unwrap().data.is_empty());
+    // Nothing else of the host can be read.
+    std::os::unix::fs::symlink("/etc/passwd", store_dir.path().join("link")).unwrap();
+    for path in ["none", "../t.qcow2", "/etc/passwd", "link", ".arcus/images"] {
+        assert!(host.storage.read_image(&piece(path, 0, 9)).await.is_err(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_volume_is_copied_to_a_store_and_made_a_volume_again() {
     let (pool_dir, store_dir) = (testkit::temp_dir(), testkit::temp_dir());
     let host = with_volume(pool_dir.path(), store_dir.path()).await;

@@ -49,7 +49,7 @@ async fn volumes_are_made_resized_listed_and_removed() {
     let page = s.list_disks(&list("v1", 1)).await.unwrap();
     assert_eq!((page.disks[0].path.as_str(), page.disks[0].size, page.more), ("f2", 8 * MIB, false));
     let file = s.disk_file("p", "f2").unwrap();
-    assert_eq!(file, DiskFile { path: dir.path().join("f2"), format: Format::Raw });
+    assert_eq!(file, DiskFile { path: dir.path().join("f2"), format: Format::Raw, backing: Vec::new() });
     // Removed twice; another placement of the volume isn't touched, nor another volume's file.
     s.delete_disk(&delete("v1", "f1-former")).await.unwrap();
     s.delete_disk(&delete("v1", "f2")).await.unwrap();

@@ -1,6 +1,6 @@
-//! `arcus dev --hypervisor kvm`, as far as the machine itself goes: a real agent on a real libvirtd becomes a host.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+//! As far as the machine itself goes: a real agent on a real libvirtd becomes a host, within this process.
 
+use crate::namespace::Namespace;
 use arcus::api_client::ApiClient;
 use arcus::dev_machine::{Machine, Site};
 use arcus::machine_zone;
@@ -8,33 +8,8 @@ use arcus::stack::{Stack, StackOptions};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// A network namespace that stands for the machine's network.
-struct Namespace(String);
-
-impl Namespace {
-    fn new() -> Namespace {
-        let name = format!("dm{}", std::process::id());
-        let run = |args: &[&str]| assert!(Command::new("ip").args(args).status().unwrap().success(), "ip {args:?}");
-        run(&["netns", "add", &name]);
-        run(&["-n", &name, "link", "set", "lo", "up"]);
-        Namespace(name)
-    }
-
-    fn addresses(&self) -> String {
-        let output = Command::new("ip").args(["-n", &self.0, "-o", "-4", "addr"]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
 
 async fn stack(dir: &Path) -> (Stack, ApiClient) {
     let any = "127.0.0.1:0".parse().unwrap();

@@ -1,0 +1,135 @@
+//! What guests are told of themselves, and NICs that come, go and change while their VM lives; on both databases.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use contract_network as net;
+use std::time::Duration;
+use store::Sql;
+use support::{Applied, Lab, VmJob, What, vm_uuid};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Lab {
+    /// The router whose guests' side has this address.
+    fn router_at(&self, gateway: &str) -> Applied {
+        let has = |r: &Applied| {
+            let list = r.spec.interfaces.iter().flat_map(|i| &i.list);
+            list.flat_map(|i| &i.addresses).any(|a| a.starts_with(&format!("{gateway}/")))
+        };
+        self.hosts.all().into_iter().map(|(_, _, router)| router).find(has).expect("the router")
+    }
+
+    /// Waits until a guest is told this.
+    async fn told(&self, gateway: &str, ip: &str, entry: &str, text: &str) {
+        let is = async || {
+            let router = self.router_at(gateway);
+            router.guests.get(ip).and_then(|g| g.entries.get(entry)).is_some_and(|now| now == text)
+        };
+        testkit::wait_until(is, PATIENCE).await;
+    }
+
+    fn attachments(&self) -> net::attachments_client::AttachmentsClient<support::Channel> {
+        net::attachments_client::AttachmentsClient::new(self.channel())
+    }
+
+    async fn wait_for(&self, sql: &str) {
+        testkit::wait_until(async || self.number(sql).await == 1, PATIENCE).await;
+    }
+}
+
+testkit::databases! {
+    // covers: VM-289, VM-291
+    async fn a_guest_is_told_of_itself_and_of_its_changes(db: testkit::TestDb) {
+        let lab = Lab::new(db.url()).await;
+        lab.zone("100-1500", "192.168.0.100").await;
+        let (network, uuid) = lab.isolated("10.2.0.1", "255.255.255.0").await;
+        lab.machine(1, (2, 1, "/1/")).await;
+        lab.write(Sql::new(
+            "INSERT INTO service_offerings (id, uuid, name, name_lower, display_text, offer_ha, limit_cpu_use, is_volatile, \
+             storage_type, provisioning_type, is_system, default_use, customized, sort_key, created) VALUES \
+             (1, 'so-1', 'small', 'small', 'Small Instance', 0, 0, 0, 'shared', 'thin', 0, 0, 0, 0, 0)",
+        )).await;
+        let ip = lab.vm(VmJob::deploy(1, network, Some(1))).await.unwrap().nics[0].ip4.clone();
+        let guest = lab.router_at("10.2.0.1").guests[&ip].clone();
+        let entry = |name: &str| guest.entries[&format!("meta-data/{name}")].clone();
+        assert_eq!((entry("service-offering"), entry("instance-id")), ("Small Instance".to_owned(), vm_uuid(1)));
+        assert_eq!((entry("local-ipv4"), entry("local-hostname")), (ip.clone(), "vm1".to_owned()));
+        assert!(!entry("availability-zone").is_empty());
+        // Static NAT gives it a public address, and takes it again.
+        assert_eq!((entry("public-ipv4"), entry("public-hostname")), (String::new(), String::new()));
+        let mut addresses = net::ip_addresses_client::IpAddressesClient::new(lab.channel());
+        let ask = net::AssociateIpAddressRequest { network_id: Some(uuid), ..Default::default() };
+        let made = addresses.associate(rpc::cx::request(&lab.admin, ask)).await.unwrap().into_inner();
+        let address: net::IpAddress = lab.end(made).await.unwrap();
+        let mut statics = net::static_nats_client::StaticNatsClient::new(lab.channel());
+        let enable = net::EnableStaticNatRequest {
+            ip_address_id: address.id.clone(),
+            virtual_machine_id: Some(vm_uuid(1)),
+            ..Default::default()
+        };
+        statics.enable(rpc::cx::request(&lab.admin, enable)).await.unwrap();
+        lab.told("10.2.0.1", &ip, "meta-data/public-ipv4", address.ip_address.as_deref().unwrap()).await;
+        let disable = net::DisableStaticNatRequest { ip_address_id: address.id.clone(), ..Default::default() };
+        let job = statics.disable(rpc::cx::request(&lab.admin, disable)).await.unwrap().into_inner();
+        lab.end::<contract::api::Success>(job).await.unwrap();
+        lab.told("10.2.0.1", &ip, "meta-data/public-ipv4", "").await;
+
+        // What its owner changes, in one command that brings this guest alone.
+        lab.write(Sql::new("UPDATE vms SET user_data = 'aGk=', public_key = 'ssh-rsa AAAA' WHERE id = 1")).await;
+        let tell = net::TellRequest { vm_id: 1, host_name: Some("web1".into()), wait: true };
+        lab.attachments().tell(rpc::cx::request(&lab.admin, tell)).await.unwrap();
+        let guest = lab.router_at("10.2.0.1").guests[&ip].clone();
+        assert_eq!(guest.user_data.as_deref(), Some(&b"hi"[..]));
+        assert_eq!(guest.entries["meta-data/local-hostname"], "web1");
+        assert_eq!(guest.entries["meta-data/public-keys"], "ssh-rsa AAAA");
+        lab.audit().await;
+    }
+
+    async fn nics_come_and_go_while_the_vm_lives(db: testkit::TestDb) {
+        let lab = Lab::new(db.url()).await;
+        lab.zone("100-1500", "192.168.0.100").await;
+        let (one, _) = lab.isolated("10.2.0.1", "255.255.255.0").await;
+        let (two, _) = lab.isolated("10.3.0.1", "255.255.255.0").await;
+        let (three, _) = lab.isolated("10.4.0.1", "255.255.255.0").await;
+        let vm = VmJob::deploy(1, one, Some(1));
+        let first = lab.vm(vm.clone()).await.unwrap().nics.remove(0);
+        let second = lab.vm(vm.then(What::Add(two))).await.unwrap().nics.remove(0);
+        assert_eq!((second.device_id, second.default_nic), (1, false));
+        assert!(second.ip4.starts_with("10.3.0.") && second.broadcast_uri.starts_with("vlan://"), "{second:?}");
+        // It is known to its router, which gives it no way out.
+        let router = lab.router_at("10.3.0.1");
+        assert!(router.leases.contains_key(&second.mac) && router.aside.contains(&second.ip4));
+        let third = lab.vm(vm.then(What::Add(three))).await.unwrap().nics.remove(0);
+        assert_eq!(third.device_id, 2);
+
+        // The default one changes places, and so do the ways out.
+        let made = lab.vm(vm.then(What::MakeDefault(second.id))).await.unwrap().nics;
+        let places: Vec<(i64, i32, bool)> = made.iter().map(|n| (n.id, n.device_id, n.default_nic)).collect();
+        assert_eq!(places, [(second.id, 0, true), (first.id, 1, false), (third.id, 2, false)]);
+        let turned = async || {
+            lab.router_at("10.2.0.1").aside.contains(&first.ip4) && !lab.router_at("10.3.0.1").aside.contains(&second.ip4)
+        };
+        testkit::wait_until(turned, PATIENCE).await;
+        assert_eq!(lab.vm(vm.then(What::Take(second.id))).await.unwrap_err().code, 431, "the default one");
+
+        // One goes, and its place is free again.
+        assert_eq!(lab.vm(vm.then(What::Take(first.id))).await.unwrap().nics.len(), 1);
+        assert!(lab.vm(vm.then(What::Take(first.id))).await.unwrap().nics.is_empty(), "it is gone already");
+        testkit::wait_until(async || lab.router_at("10.2.0.1").leases.is_empty(), PATIENCE).await;
+        assert!(lab.vm(vm.then(What::AddAndFail(one))).await.is_err());
+        lab.wait_for("SELECT CASE WHEN COUNT(*) = 2 THEN 1 ELSE 0 END FROM nics WHERE vm_id = 1 AND removed IS NULL").await;
+        let again = lab.vm(vm.then(What::Add(one))).await.unwrap().nics.remove(0);
+        assert_eq!((again.device_id, again.default_nic), (1, false));
+
+        // Not while something is made for it.
+        lab.write(Sql::new(
+            "UPDATE ip_addresses SET vm_id = 1, vm_ip = 'x', is_static_nat = 1 WHERE network_id = ? AND is_source_nat = 1",
+        ).bind(one)).await;
+        let refused = lab.vm(vm.then(What::Take(again.id))).await.unwrap_err();
+        assert!(refused.code == 431 && refused.full_text().contains("static NAT"), "{refused}");
+        lab.write(Sql::new("UPDATE ip_addresses SET vm_id = NULL, vm_ip = NULL, is_static_nat = 0 WHERE network_id = ?").bind(one)).await;
+        lab.vm(vm.then(What::Expunge)).await.unwrap();
+        lab.audit().await;
+    }
+}
