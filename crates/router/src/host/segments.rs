@@ -83,7 +83,7 @@ impl Segments {
         Segment { uri, device: device.to_owned() }
     }
 
-    /// Makes sure that a network's bridge is there and joined with the other hosts..
+    /// Makes sure that a network's bridge is there and joined with the other hosts.
     ///
     /// # Errors
     /// The host lacks the device below, or its kernel can't do the kind of network: the text names what is missing.
@@ -145,6 +145,30 @@ impl Segments {
         rates::sweep(&self.host.network).await
     }
 
+    /// Removes all bridges of ours that nothing is plugged into: guests may have ended while nobody looked. To be called
+    /// before anybody plugs guests in.
+    ///
+    /// # Errors
+    /// One can't be removed.
+    pub async fn sweep(&self) -> Result<(), HostError> {
+        let _alone = self.alone.lock().await;
+        let work = move |net: Netlink| async move {
+            let links = net.links().await?;
+            for bridge in &links {
+                let Some(id) = carried(&bridge.name) else { continue };
+                let ports: Vec<_> = links.iter().filter(|l| l.controller == Some(bridge.index)).collect();
+                if let [uplink] = ports.as_slice()
+                    && carries(&uplink.name, id)
+                {
+                    net.delete_link(bridge.index).await?;
+                    net.delete_link(uplink.index).await?;
+                }
+            }
+            Ok(())
+        };
+        netlink::with(&self.host.network, work).await
+    }
+
     /// Removes a network's bridge when nothing is plugged into it any more. A bridge that isn't ours stays.
     ///
     /// # Errors
@@ -170,6 +194,18 @@ impl Segments {
         };
         netlink::with(&self.host.network, work).await
     }
+}
+
+/// The number of the network that a bridge of ours carries, by the bridge's name.
+fn carried(bridge: &str) -> Option<&str> {
+    let (_, id) = bridge.strip_prefix("br")?.rsplit_once('-')?;
+    (!id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())).then_some(id)
+}
+
+/// Whether a device joins that network with the other hosts.
+fn carries(uplink: &str, id: &str) -> bool {
+    let number = uplink.strip_prefix("vxlan").or_else(|| uplink.rsplit_once('.').map(|(_, vlan)| vlan));
+    number == Some(id)
 }
 
 /// A pair of devices that plugs a namespace into a bridge.
@@ -264,6 +300,16 @@ mod tests {
         }
         let vlan = Segment { uri: BroadcastUri::Vlan(100), device: "eth1".into() };
         assert_eq!((vlan.bridge(), vlan.uplink()), ("breth1-100".into(), Some("eth1.100".into())));
+        assert_eq!(
+            (carried("breth1-100"), carried("brvx-77"), carried("br0"), carried("br-lan")),
+            (Some("100"), Some("77"), None, None)
+        );
+        assert!(
+            carries("eth1.100", "100")
+                && carries("vxlan77", "77")
+                && !carries("eth1.10", "100")
+                && !carries("eth0", "0")
+        );
         assert_eq!(group(77), Ipv4Addr::new(239, 0, 0, 77));
     }
 }

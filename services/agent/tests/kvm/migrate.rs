@@ -520,7 +520,7 @@ async fn a_copy_that_nobody_wants_is_found_and_ended() {
     assert_eq!(world.processes(&spec.uuid), 2, "one of them waits");
     world.start_agent(1).await;
     testkit::wait_until(|| async { world.processes(&spec.uuid) == 1 }, 120 * SECOND).await;
-    assert!(world.inventory(2).await.vms.is_empty());
+    testkit::wait_until(|| async { world.inventory(2).await.vms.is_empty() }, 60 * SECOND).await;
     assert!(world.execute(2, start(&way.there, true)).await.unwrap_err().is_transient(), "out of date");
     told.left(&world, 1);
     world.vm(1, stop(&spec, true)).await;

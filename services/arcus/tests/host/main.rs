@@ -11,6 +11,7 @@ mod death;
 mod guests;
 mod kills;
 mod machine;
+mod migrate;
 mod network;
 mod snapshots;
 mod stores;
@@ -127,5 +128,32 @@ async fn guests_outlive_their_hosts() {
     clock.done("a host died");
     guests::end(&world, &[&pair.kept, &pair.plain], &before).await;
     snapshots::forget(&world, world.id("template"), &bucket.folder).await;
+    clock.done("nothing stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_moves_while_it_runs() {
+    let Some(mut world) = World::new("a_guest_moves_while_it_runs").await else { return };
+    let clock = Clock("move", Instant::now());
+    world.add_machine().await;
+    zone::infrastructure(&mut world).await;
+    let mut hosts = Vec::new();
+    for machine in &world.machines {
+        hosts.push(zone::host(&world, machine).await);
+    }
+    let before = world.remains();
+    zone::pool(&world).await;
+    zone::folder_store(&world).await;
+    zone::offerings(&mut world).await;
+    zone::good_template(&mut world).await;
+    guests::network(&mut world).await;
+    let (vm, _) = world.deploy("moving", &[("hostid", &hosts[0])]).await;
+    world.booted(&vm, 1).await;
+    clock.done("a guest is up");
+    let ip = migrate::there_and_back(&world, &hosts, &vm).await;
+    clock.done("it has moved there and back");
+    migrate::killed(&mut world, &hosts, &vm, &ip).await;
+    clock.done("agents died while it moved");
+    guests::end(&world, &[&vm], &before).await;
     clock.done("nothing stays");
 }

@@ -6,6 +6,7 @@ use store::{Db, Sql};
 /// Tables that change by themselves, or that only say how far something has got.
 const RESTLESS: &[&str] = &[
     "duties",
+    "host_watch",
     "ids",
     "idempotency",
     "outbox",

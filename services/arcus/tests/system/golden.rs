@@ -228,6 +228,7 @@ impl Replay {
         let live = |recorded: &str| self.known.get(recorded).cloned().unwrap_or_default();
         let (user, role) = (live("a21eebff-eace-4b12-b53d-78c48ca69770"), live("3b66ad03-5277-48e0-979b-93a9dcabb8a8"));
         let (vm, domain) = (live("e37dc10f-5b99-4852-8c72-811a0bdce06b"), live("058f17e0-6a26-458d-b2ed-d621c9bf8556"));
+        let volume = live("9c36ebcf-5aee-405f-b7e5-b15cdbaf0a5c");
         let (network, balancer) =
             (live("46dfbd03-22de-4d12-a674-2d8fb87f3c6f"), live("75cd4a63-04ed-41d3-91c8-cf01298fc462"));
         let steps: Vec<(&str, Vec<(&str, &str)>)> = match name.get(..3).unwrap_or_default() {
@@ -255,6 +256,16 @@ impl Replay {
                     ("resourcetype", "UserVm"),
                     ("tags[0].key", "color"),
                     ("tags[0].value", "red"),
+                ],
+            )],
+            "109" => vec![(
+                "createSnapshotPolicy",
+                vec![
+                    ("volumeid", &volume),
+                    ("intervaltype", "daily"),
+                    ("schedule", "00:10"),
+                    ("maxsnaps", "2"),
+                    ("timezone", "UTC"),
                 ],
             )],
             "121" => vec![("createEgressFirewallRule", vec![("networkid", &network), ("protocol", "all")])],

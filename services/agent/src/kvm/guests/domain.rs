@@ -391,7 +391,7 @@ mod tests {
         assert_eq!((disk.target.as_str(), disk.file.as_str()), ("vda", "/pool/<root>"));
         assert_eq!(disk.alias(), "ua-6b1f4a0e-0000-4000-8000-0000000000d0");
         assert!(xml.contains("<title>&lt;web&gt; &amp; co</title>"), "{xml}");
-        assert!(xml.contains("<inbound average=\"25600\" peak=\"25600\"/>") && xml.contains("<mtu size=\"1450\"/>"));
+        assert!(xml.contains("<mtu size=\"1450\"/>") && !xml.contains("bandwidth"), "rates are `rates.rs`'s");
         assert!(xml.contains("<domain type=\"kvm\">") && xml.contains("host-model"));
         assert_eq!(Described::read("<domain><metadata/><devices/></domain>").unwrap(), None);
         let foreign = "<domain><metadata><arcus:vm xmlns:arcus='x'/></metadata><devices/></domain>";

@@ -118,6 +118,7 @@ impl Guests {
         self.list(&opened.lines, true).await.map_err(|e| told(&e))?;
         *self.events.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.events);
         self.first_round(&parts).await;
+        parts.network.settle().await;
         self.sweep_roots();
         Ok(())
     }

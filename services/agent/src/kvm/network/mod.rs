@@ -161,6 +161,18 @@ impl Network {
         self.0.routers.segments().limit(device, mbps).await.map_err(refused)
     }
 
+    /// When the agent has looked which guests there are, and before it takes orders: removes what those needed that ended
+    /// meanwhile. What can't be removed stays for the next time.
+    pub async fn settle(&self) {
+        let segments = self.0.routers.segments();
+        if let Err(error) = segments.forget_limits().await {
+            tracing::debug!(%error, "what limited a guest's device stays until the next one goes");
+        }
+        if let Err(error) = segments.sweep().await {
+            tracing::warn!(%error, "bridges that nothing is plugged into can't be removed");
+        }
+    }
+
     /// After a guest has ended: removes the bridges of its networks that nothing is plugged into any more. One that can't
     /// be removed stays for the next time.
     pub async fn unplug(&self, nics: &[VmNic]) {

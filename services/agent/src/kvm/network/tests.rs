@@ -107,6 +107,10 @@ async fn bridges_are_made_and_go_when_nothing_needs_them() {
     drop(plug);
     network.unplug(&nics).await;
     assert!(!host.links().contains("brvx-77") && !host.links().contains("vxlan77"));
+    // One whose guest ended while the agent was away.
+    drop(network.plug(&nics[0]).await.unwrap());
+    network.settle().await;
+    assert!(!host.links().contains("brvx-77") && !host.links().contains("vxlan77") && host.links().contains("under"));
     // The administrator's own bridge is used as it is, and stays.
     let plug = network.plug(&nic("vlan://untagged")).await.unwrap();
     assert_eq!(plug.bridge, "under");

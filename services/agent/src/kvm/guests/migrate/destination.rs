@@ -21,6 +21,9 @@ use std::sync::Arc;
 /// QEMU has the network learn where a guest is now: five times within a second.
 const ANNOUNCE: &str = r#"{"execute":"announce-self","arguments":{"initial":50,"max":550,"rounds":5,"step":100}}"#;
 
+/// Other ports, when one was taken by somebody else at the same moment.
+const PORTS_TRIED: usize = 4;
+
 impl Guests {
     pub async fn prepare_migration(
         self: &Arc<Self>,
@@ -120,7 +123,16 @@ impl Guests {
             .with(migrate::DESTINATION_XML, xml);
         // Once this line is gone, libvirt ends a copy that isn't whole.
         let cookie = Cookie::from(order.cookie.clone());
-        let prepared = lines.orders.migrate_prepare(&params, &cookie, FLAGS).await;
+        let mut prepared = lines.orders.migrate_prepare(&params, &cookie, FLAGS).await;
+        // libvirt looks which port is free, and QEMU takes it a moment later: another program may have been faster.
+        for _ in 0..PORTS_TRIED {
+            match &prepared {
+                Err(error) if error.to_string().contains("Address already in use") => {
+                    prepared = lines.orders.migrate_prepare(&params, &cookie, FLAGS).await;
+                }
+                _ => break,
+            }
+        }
         let (cookie, uri) = prepared.map_err(|e| refusal("The host can't take the VM", &e))?;
         let domain = lines.orders.domain_by_uuid(vm.uuid).await.map_err(|e| told(&e))?;
         let live = lines.orders.xml(&domain, XmlFlags::none()).await.map_err(|e| told(&e))?;
