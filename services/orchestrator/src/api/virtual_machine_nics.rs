@@ -37,10 +37,8 @@ impl VirtualMachineNicsApi {
         let (vm, nics) = self.changeable(cx).await?;
         let id: i64 = cx.refs.need("nicid")?;
         let nic = nics.into_iter().find(|nic| nic.id == id);
-        let nic = nic.ok_or_else(|| {
-            let uuid = cx.refs.one("nicid").map_or("", |e| e.uuid.as_str());
-            ApiError::param(format!("{uuid} is not a nic on {}", view::label(&vm)))
-        })?;
+        // Without its UUID: by a number a foreign one could be asked for.
+        let nic = nic.ok_or_else(|| ApiError::param(format!("The nic is not one of {}", view::label(&vm))))?;
         Ok((vm, nic))
     }
 }
