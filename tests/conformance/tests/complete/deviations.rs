@@ -44,6 +44,8 @@ const DELIBERATE: &[(&[&str], &str, &str)] = &[
         "a STRING in 4.11, but the id of a pool all the same: an unknown one is told",
     ),
     (&["login.domainId"], "type", "a UUID or a number (api/README, \"Login session\")"),
+    (&["ExtractResponse.url"], "sensitive", "whoever has the address may read: it is kept out of logs and journals"),
+    (&["migrateVirtualMachine"], "object", "its job names the VM, as those of all other commands on VMs do in 4.11"),
     (&["updateStoragePool"], "event", "ENABLE.PS or DISABLE.PS, by `enabled`: the handler records it"),
 ];
 
