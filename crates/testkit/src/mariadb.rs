@@ -141,6 +141,8 @@ pub(crate) fn server_command(folder: &Folder, place: &Place, port: u16, durabili
         format!("--bind-address={}", place.address),
         "--skip-name-resolve".into(),
         "--max-connections=600".into(),
+        // Each connection keeps its own, and tests have many connections.
+        "--max-prepared-stmt-count=1048576".into(),
         format!("--innodb-flush-log-at-trx-commit={flush}"),
         "--innodb-buffer-pool-size=64M".into(),
         "--innodb-log-file-size=32M".into(),
