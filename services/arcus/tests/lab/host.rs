@@ -19,7 +19,6 @@ async fn attach(site: &Site, guest: &Guest, vm: &str, volume: &str) -> String {
     format!("/dev/{}", new().await.unwrap())
 }
 
-// covers: STO-003
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a lab: make test-lab"]
 async fn a_debian_host_runs_guests_on_nfs_and_vlans() {

@@ -301,18 +301,33 @@ impl Site {
         assert_eq!(self.cloud.count(sql).await, 0, "capacity that nobody holds");
         let sql = "SELECT COUNT(*) FROM vm_capacity c JOIN vms v ON v.id = c.vm_id WHERE v.host_id IS NULL OR v.host_id <> c.host_id";
         assert_eq!(self.cloud.count(sql).await, 0, "a VM holds capacity where it isn't");
-        let rows = self.cloud.db.all(Sql::new("SELECT v.uuid, h.uuid FROM vms v JOIN hosts h ON h.id = v.host_id WHERE v.state = 'Running' ORDER BY v.uuid")).await;
-        let wanted: Vec<(String, String)> =
-            rows.unwrap().iter().map(|r| (r.at(0).unwrap(), r.at(1).unwrap())).collect();
+        // Read anew at each look: what is restarted meanwhile counts, too.
+        let wanted = async || -> Vec<(String, String)> {
+            let sql = "SELECT v.uuid, h.uuid FROM vms v JOIN hosts h ON h.id = v.host_id WHERE v.state = 'Running' ORDER BY v.uuid";
+            let rows = self.cloud.db.all(Sql::new(sql)).await;
+            rows.unwrap().iter().map(|r| (r.at(0).unwrap(), r.at(1).unwrap())).collect()
+        };
         let real = || {
             let mut real: Vec<(String, String)> =
                 self.factory.simulator.vms().into_iter().map(|v| (v.spec.uuid, v.host)).collect();
             real.sort();
             real
         };
-        testkit::wait_until(|| async { real() == wanted }, 20 * SECOND).await;
+        let same = || async {
+            let (real, wanted) = (real(), wanted().await);
+            if real == wanted { Ok(()) } else { Err(format!("hosts run {real:?}, the database says {wanted:?}")) }
+        };
+        testkit::until_ok(same, 90 * SECOND).await;
         let plugged = || self.network.plugged.lock().unwrap().iter().map(|vm| uuid(*vm)).collect::<Vec<_>>();
-        testkit::wait_until(|| async { plugged().iter().eq(wanted.iter().map(|(vm, _)| vm)) }, 20 * SECOND).await;
+        let same = || async {
+            let (plugged, wanted) = (plugged(), wanted().await);
+            if plugged.iter().eq(wanted.iter().map(|(vm, _)| vm)) {
+                Ok(())
+            } else {
+                Err(format!("plugged {plugged:?}"))
+            }
+        };
+        testkit::until_ok(same, 90 * SECOND).await;
     }
 
     pub async fn end(self) {
