@@ -3,8 +3,8 @@
 use crate::store::vm_nics::{self, VmNic};
 use crate::store::vm_order;
 use crate::store::vms::VmRow;
-use crate::vm::deploy::{NicAsk, nic_requests};
-use crate::vm::nic::{AddNic, DefaultNic, RemoveNic, refusal, wrong_state};
+use crate::vm::deploy::NicAsk;
+use crate::vm::nic::{AddNic, DefaultNic, RemoveNic, another_nic, refusal, wrong_state};
 use crate::vm::submit::{Wish, named, submit};
 use crate::vm::{self, VmWorld, view};
 use contract::api::JobRef;
@@ -13,7 +13,6 @@ use contract_compute::virtual_machine_nics_server::VirtualMachineNics;
 use contract_compute::{
     AddNicToVirtualMachineRequest, RemoveNicFromVirtualMachineRequest, UpdateDefaultNicForVirtualMachineRequest,
 };
-use contract_network::AllocateNicsRequest;
 use model::state::VmState;
 use rpc::Cx;
 use tonic::{Request, Response, Status};
@@ -71,20 +70,7 @@ impl VirtualMachineNics for VirtualMachineNicsApi {
         }
         let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
         let nic = NicAsk { network: id, ip: given(&request.ip_address), mac: given(&request.mac_address) };
-        let check = AllocateNicsRequest {
-            vm_id: vm.id,
-            vm_uuid: vm.uuid.clone(),
-            instance_name: vm.instance_name.clone(),
-            host_name: vm.name.clone(),
-            account_id: vm.owner.account_id,
-            domain_id: vm.owner.domain_id,
-            domain_path: vm.owner.domain_path.clone(),
-            zone_id: vm.zone_id,
-            nics: nic_requests(std::slice::from_ref(&nic)),
-            host_id: None,
-            hypervisor: vm.hypervisor.clone(),
-            additional: true,
-        };
+        let check = another_nic(&vm, &nic, None);
         world.attachments().check(rpc::cx::repeatable(&cx.caller, check)).await?;
         let wish = Wish {
             command: AddNicToVirtualMachineRequest::COMMAND,

@@ -2,6 +2,7 @@
 
 use super::{Running, found, unplug};
 use crate::store::vm_nics;
+use crate::store::vms::VmRow;
 use crate::vm::deploy::{NicAsk, nic_requests, row};
 use crate::vm::{VmWorld, boot, names, view};
 use contract::ApiError;
@@ -41,6 +42,24 @@ pub enum Undo {
     },
 }
 
+/// What the network service is asked for another NIC of a VM, which is plugged in at `host` when the VM runs there.
+pub fn another_nic(vm: &VmRow, nic: &NicAsk, host: Option<i64>) -> AllocateNicsRequest {
+    AllocateNicsRequest {
+        vm_id: vm.id,
+        vm_uuid: vm.uuid.clone(),
+        instance_name: vm.instance_name.clone(),
+        host_name: vm.name.clone(),
+        account_id: vm.owner.account_id,
+        domain_id: vm.owner.domain_id,
+        domain_path: vm.owner.domain_path.clone(),
+        zone_id: vm.zone_id,
+        nics: nic_requests(std::slice::from_ref(nic)),
+        host_id: host,
+        hypervisor: vm.hypervisor.clone(),
+        additional: true,
+    }
+}
+
 impl AddNic {
     async fn take_name(&self, tx: &mut Tx, name: &str) -> Result<Option<Running>, ApiError> {
         let at = found(tx, self.vm).await?;
@@ -60,20 +79,7 @@ impl Job for AddNic {
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
         let vm = row(&world, self.vm).await?;
         let at = jobs::step!(ctx, "name", undo: Undo::Name, |tx| self.take_name(tx, &vm.name).await).await?;
-        let ask = AllocateNicsRequest {
-            vm_id: vm.id,
-            vm_uuid: vm.uuid.clone(),
-            instance_name: vm.instance_name.clone(),
-            host_name: vm.name.clone(),
-            account_id: vm.owner.account_id,
-            domain_id: vm.owner.domain_id,
-            domain_path: vm.owner.domain_path.clone(),
-            zone_id: vm.zone_id,
-            nics: nic_requests(std::slice::from_ref(&self.nic)),
-            host_id: at.as_ref().map(|at| at.host),
-            hypervisor: vm.hypervisor.clone(),
-            additional: true,
-        };
+        let ask = another_nic(&vm, &self.nic, at.as_ref().map(|at| at.host));
         let made = ctx
             .call("nic", Some(Undo::Nic), |call| {
                 let (mut client, request) = (world.attachments(), call.request(ask.clone()));

@@ -4,7 +4,7 @@ mod add;
 mod default;
 mod remove;
 
-pub use add::AddNic;
+pub use add::{AddNic, another_nic};
 pub use default::DefaultNic;
 pub use remove::{RemoveNic, refusal};
 
