@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use testkit::{HostOptions, Libvirtd, Process, guest, wait_until};
 
 const README: &str = include_str!("../../../../README.md");
@@ -124,16 +124,14 @@ impl Newcomer {
 
     /// Repeats a script until it goes well: guests boot meanwhile.
     async fn until(&self, script: &str) -> String {
-        let begun = Instant::now();
-        loop {
+        let look = || async {
             let output = self.try_shell(script);
             if output.status.success() {
-                return String::from_utf8_lossy(&output.stdout).trim().to_owned();
+                return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
             }
-            let err = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(begun.elapsed() < PATIENCE, "{script}: {err}\n--- arcus dev\n{}", self.said());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            Err(format!("{script}: {}\n--- arcus dev\n{}", String::from_utf8_lossy(&output.stderr), self.said()))
+        };
+        testkit::until_ok(look, PATIENCE).await
     }
 }
 
