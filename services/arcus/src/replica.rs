@@ -330,6 +330,7 @@ fn serve(node: &Node, what: &'static str, incoming: TlsIncoming, routes: Routes)
             .initial_connection_window_size(8 * 1024 * 1024)
             .initial_stream_window_size(1024 * 1024)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .layer(rpc::WholeLayer)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
         if let Err(e) = served.await {

@@ -133,6 +133,7 @@ fn serve(node: &Node, net: &Arc<LocalNet>, service: &'static str, routes: Routes
             .trace_fn(telemetry::propagate::call_span)
             .initial_connection_window_size(8 * 1024 * 1024)
             .initial_stream_window_size(1024 * 1024)
+            .layer(rpc::WholeLayer)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
         if let Err(e) = served.await {
