@@ -1,7 +1,7 @@
 //! What this service reads of zones, clusters and hosts. The orchestrator writes them.
 
 use model::state::{HostStatus, ResourceState};
-use store::{Db, Result, Sql};
+use store::{Db, Result, Sql, Tx};
 
 /// A cluster, as pools need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,18 @@ pub async fn hosts_of_pool(db: &Db, pool: i64, limit: i64) -> Result<Vec<i64>> {
     .bind(ResourceState::Enabled)
     .bind(limit);
     db.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// A host that reaches a pool and is up and enabled, as `tx` sees it.
+pub async fn host_of_pool(tx: &mut Tx, pool: i64) -> Result<Option<i64>> {
+    let sql = Sql::new(
+        "SELECT h.id FROM pool_hosts p JOIN hosts h ON h.id = p.host_id \
+         WHERE p.pool_id = ? AND h.removed IS NULL AND h.status = ? AND h.resource_state = ? LIMIT 1",
+    )
+    .bind(pool)
+    .bind(HostStatus::Up)
+    .bind(ResourceState::Enabled);
+    tx.optional(sql).await?.map(|r| r.at(0)).transpose()
 }
 
 /// A host, as disks need it.

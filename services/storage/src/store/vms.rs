@@ -3,7 +3,7 @@
 use model::Owner;
 use model::state::VmState;
 use std::collections::{HashMap, HashSet};
-use store::{Db, Result, Row, Sql};
+use store::{Db, Result, Row, Sql, Tx};
 
 /// A virtual machine, as disks need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,12 @@ fn read(r: &Row) -> Result<Vm> {
 pub async fn find(db: &Db, id: i64) -> Result<Option<Vm>> {
     let sql = Sql::new(&format!("SELECT {COLUMNS} FROM vms WHERE id = ?")).bind(id);
     db.optional(sql).await?.as_ref().map(read).transpose()
+}
+
+/// The same, as `tx` sees it.
+pub async fn find_in(tx: &mut Tx, id: i64) -> Result<Option<Vm>> {
+    let sql = Sql::new(&format!("SELECT {COLUMNS} FROM vms WHERE id = ?")).bind(id);
+    tx.optional(sql).await?.as_ref().map(read).transpose()
 }
 
 /// The VMs with these numbers.

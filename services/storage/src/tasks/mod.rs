@@ -73,8 +73,11 @@ pub async fn volume(s: &Storage, id: i64) -> Result<VolumeRow, ApiError> {
 /// # Errors
 /// 431 when there is none.
 pub async fn vm(s: &Storage, id: i64) -> Result<Vm, ApiError> {
-    let found = vms::find(&s.node.db, id).await?.filter(|vm| !vm.removed);
-    found.ok_or_else(|| ApiError::param("Unable to find the virtual machine: it doesn't exist or has been expunged"))
+    vms::find(&s.node.db, id).await?.filter(|vm| !vm.removed).ok_or_else(no_vm)
+}
+
+fn no_vm() -> ApiError {
+    ApiError::param("Unable to find the virtual machine: it doesn't exist or has been expunged")
 }
 
 /// The host on which a VM runs; none for a VM that is Stopped.

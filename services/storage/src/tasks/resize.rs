@@ -6,7 +6,7 @@ use crate::disks::usage;
 use crate::offering::check_iops;
 use crate::size::{self, Limits};
 use crate::store::volumes::{self, Shape, VolumeRow};
-use crate::store::{infra, offerings, pools};
+use crate::store::{infra, offerings, pools, vms};
 use crate::{Storage, limits, view};
 use contract::ApiError;
 use contract_storage::ResizeVolumeRequest;
@@ -165,8 +165,7 @@ impl Job for Resize {
         let s = &*world;
         let row = volume(s, self.volume).await?;
         let (uuid, account) = (row.uuid.clone(), row.owner.account_id);
-        let site = Site::of(s, &row).await;
-        let before = jobs::step!(ctx, "resizing", undo: Undo::Row, |tx| begin(tx, &self, site.as_ref()).await).await?;
+        let before = jobs::step!(ctx, "resizing", undo: Undo::Row, |tx| begin(tx, &self).await).await?;
         let undo = Undo::Limits { size: before.size };
         // Growing is counted before the bytes are made, shrinking after they are gone.
         if self.size > before.size {
@@ -286,9 +285,10 @@ struct Site {
 }
 
 impl Site {
-    async fn of(s: &Storage, v: &VolumeRow) -> Result<Site, ApiError> {
+    /// Looked for anew in every attempt: a host that wasn't connected may be now.
+    async fn of(tx: &mut Tx, v: &VolumeRow) -> Result<Site, ApiError> {
         let vm = match v.vm_id {
-            Some(id) => Some(vm(s, id).await?),
+            Some(id) => Some(vms::find_in(tx, id).await?.filter(|vm| !vm.removed).ok_or_else(super::no_vm)?),
             None => None,
         };
         let running = match &vm {
@@ -298,22 +298,20 @@ impl Site {
         let host = match (v.pool_id, running) {
             (None, _) => None,
             (Some(_), Some(host)) => Some(host),
-            (Some(pool), None) => {
-                let found = infra::hosts_of_pool(&s.node.db, pool, 1).await?.first().copied();
-                Some(
-                    found
-                        .ok_or_else(|| ApiError::unavailable("no host that reaches the volume's pool is connected"))?,
-                )
-            }
+            (Some(pool), None) => Some(
+                infra::host_of_pool(tx, pool)
+                    .await?
+                    .ok_or_else(|| ApiError::unavailable("no host that reaches the volume's pool is connected"))?,
+            ),
         };
         Ok(Site { host, vm_uuid: vm.filter(|_| running.is_some()).map(|vm| vm.uuid) })
     }
 }
 
 /// Takes what the volume grows by; while it is resized it counts as large as it ever is.
-async fn begin(tx: &mut Tx, job: &Resize, site: Result<&Site, &ApiError>) -> Result<Before, ApiError> {
-    let site = site.map_err(Clone::clone)?;
+async fn begin(tx: &mut Tx, job: &Resize) -> Result<Before, ApiError> {
     let v = volumes::find_in(tx, job.volume).await?.filter(|v| !v.removed).ok_or_else(super::gone)?;
+    let site = Site::of(tx, &v).await?;
     if v.state != "Allocated" && v.state != "Ready" {
         return Err(ApiError::param(format!("the volume can't be resized while it is {}", v.state)));
     }
