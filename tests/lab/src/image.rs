@@ -43,17 +43,19 @@ impl Image {
         "tcpdump",
     ];
 
-    /// More for a host of VMs: libvirt with QEMU as Debian sets them up, AppArmor, and systemd for those that want it
+    /// More for a host of VMs: libvirt with QEMU and LXC as Debian sets them up, AppArmor, and systemd for those that want it
     /// ([`crate::Builder::systemd`]).
-    pub const HYPERVISOR: [&str; 8] = [
+    pub const HYPERVISOR: [&str; 10] = [
         "apparmor",
         "libvirt-clients",
         "libvirt-daemon",
+        "libvirt-daemon-driver-lxc",
         "libvirt-daemon-driver-qemu",
         "libvirt-daemon-system",
         "qemu-system-x86",
         "qemu-utils",
         "systemd-sysv",
+        "xfsprogs",
     ];
 
     /// What this machine lacks for a lab, and how to mend that; `None` when nothing.
@@ -125,6 +127,8 @@ fn make(names: &[String]) -> Result<PathBuf, String> {
     let kernel = kernels.pop().ok_or("no kernel")?.newest()?;
     let suite = suite()?;
     debian::prepared("lab", &(&packages, &kernel, &suite, BUILD, ROOT), |folder| {
+        crate::say(&format!("lab: making an image with {}: a minute or two, once", names.join(" ")));
+        let begun = std::time::Instant::now();
         let parts = folder.join("parts");
         let (unpacked, root) = (parts.join("kernel"), parts.join("root"));
         debian::unpack(std::slice::from_ref(&kernel), &unpacked)?;
@@ -149,7 +153,9 @@ fn make(names: &[String]) -> Result<PathBuf, String> {
             &names.join(","),
         ]);
         debian::run(command.args([&unpacked, &root]).arg(folder))?;
-        std::fs::remove_dir_all(&parts).map_err(|e| format!("{}: {e}", parts.display()))
+        std::fs::remove_dir_all(&parts).map_err(|e| format!("{}: {e}", parts.display()))?;
+        crate::say(&format!("lab: the image was made in {:.0} s", begun.elapsed().as_secs_f64()));
+        Ok(())
     })
 }
 

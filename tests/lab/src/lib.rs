@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use testkit::{Place, Process};
 
 /// A place for machines and switches: a network namespace and folders. Everything in it ends with the last machine and the lab itself.
@@ -37,6 +38,8 @@ pub struct Lab {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
+    test: String,
+    begun: Instant,
     /// Of the namespace, and before the names of devices.
     name: String,
     image: Image,
@@ -66,14 +69,13 @@ impl Lab {
     /// As [`Lab::open`].
     pub async fn with_packages(test: &str, packages: &[&str]) -> Option<Lab> {
         if let Some(why) = Image::missing(packages) {
-            use std::io::Write as _;
-            // Past the capture of the test harness.
-            let _ = writeln!(std::io::stderr(), "\n!!! SKIPPED: {test}: {why}\n");
+            say(&format!("\n!!! SKIPPED: {test}: {why}\n"));
             return None;
         }
         sweep();
         static LABS: AtomicU32 = AtomicU32::new(0);
         let name = format!("lab{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let begun = Instant::now();
         let image = Image::of(packages).await;
         let dir = tempfile(&name);
         let logs = image.logs(test);
@@ -82,8 +84,8 @@ impl Lab {
         let keeper = Process::start(&["sleep".into(), "infinity".into()], &logs.join("keeper.log"), Some(&dir));
         ip(&format!("netns add {name}"));
         ip(&format!("-n {name} link set lo up"));
-        let inner =
-            Inner { name, image, dir, logs, hosts: Mutex::default(), devices: AtomicU32::new(0), keeper: Some(keeper) };
+        let (test, hosts, devices, keeper) = (test.to_owned(), Mutex::default(), AtomicU32::new(0), Some(keeper));
+        let inner = Inner { test, begun, name, image, dir, logs, hosts, devices, keeper };
         Some(Lab { inner: Arc::new(inner) })
     }
 
@@ -117,6 +119,11 @@ impl Lab {
         format!("10.{}.{low}", 64 | (high & 0x3f))
     }
 
+    /// Says on the terminal how far the test has come, past the harness, which shows nothing of tests that pass: a lab takes minutes.
+    pub fn done(&self, what: &str) {
+        self.inner.done(what);
+    }
+
     /// Where consoles and logs are.
     pub fn logs(&self) -> &Path {
         &self.inner.logs
@@ -129,6 +136,10 @@ impl Inner {
         format!("{kind}{}", self.devices.fetch_add(1, Ordering::Relaxed))
     }
 
+    fn done(&self, what: &str) {
+        say(&format!("lab {}: {:6.1} s: {what}", self.test, self.begun.elapsed().as_secs_f64()));
+    }
+
     fn ip(&self, args: &str) -> String {
         ip(&format!("-n {} {args}", self.name))
     }
@@ -139,6 +150,12 @@ impl Drop for Inner {
         self.keeper = None;
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
+}
+
+/// A line on the terminal, past the capture of the test harness.
+fn say(line: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Where disks and sockets are: a short path, since a socket's has at most 107 bytes.

@@ -223,6 +223,7 @@ impl Machine {
     /// When it doesn't within `timeout`.
     pub async fn until(&self, script: &str, timeout: Duration) -> String {
         let start = std::time::Instant::now();
+        let mut pause = Duration::from_millis(50);
         loop {
             let last = match self.try_run(script, timeout).await {
                 Ok(output) if output.status == 0 => return output.stdout,
@@ -236,7 +237,9 @@ impl Machine {
                 self.name,
                 self.console_tail()
             );
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            // To look is work for the machine that is waited for.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 
@@ -326,6 +329,7 @@ impl Machine {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.qemu = Some(qemu);
+        self.lab.done(&format!("{} obeys, {:.1} s after its start", self.name, start.elapsed().as_secs_f64()));
         self.run(&format!("cat >/etc/hosts <<'E'\n{}E", self.hosts())).await;
     }
 

@@ -1,8 +1,7 @@
 //! A guest on such a host: its disks on NFS, its network a VLAN.
 
 use crate::service;
-use crate::site::{PATIENCE, Site, text};
-use std::time::Instant;
+use crate::site::{Guests, PATIENCE, Site, text};
 use testkit::Place;
 use testkit::guest::Guest;
 use testkit::wait_until;
@@ -22,40 +21,29 @@ async fn attach(site: &Site, guest: &Guest, vm: &str, volume: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a lab: make test-lab"]
 async fn a_debian_host_runs_guests_on_nfs_and_vlans() {
-    let begun = Instant::now();
-    let done = |what: &str| eprintln!("lab host: {:6.1} s: {what}", begun.elapsed().as_secs_f64());
-    let Some(mut site) = Site::new("a_debian_host_runs_guests_on_nfs_and_vlans").await else { return };
-    done("machines and control plane are up");
+    let test = "a_debian_host_runs_guests_on_nfs_and_vlans";
+    let Some(mut site) = Site::new(test, Guests::Machines).await else { return };
     service::install(&site).await;
-    done("the agent is a service");
     site.zone().await;
     let mounts = site.host.run("grep ' nfs4\\? ' /proc/mounts").await;
     assert!(mounts.contains(&format!("{}.5:/srv/primary", site.base)), "{mounts}");
     site.offers().await;
-    done("the template lies on NFS");
+    site.nfs.run("find /srv/secondary -type f -exec cmp -s {} /opt/image \\; -print | grep .").await;
 
     // The tag, seen by somebody else at the switch.
-    let net = site.first("listNetworks", "network", &[("id", site.id("net"))]).await;
     site.nfs.serve("capture", "tcpdump -lnne -i eth0 vlan and udp port 67").await;
     site.nfs.until("grep -q listening /var/log/capture.log", PATIENCE).await;
-    let params = [
-        ("zoneid", site.id("zone")),
-        ("templateid", site.id("template")),
-        ("serviceofferingid", site.id("offering")),
-        ("networkids", site.id("net")),
-        ("name", "first"),
-    ];
-    let vm = site.run("deployVirtualMachine", &params).await;
-    assert_eq!(text(&vm, "/virtualmachine/state"), "Running", "{net}");
-    let (id, instance) = (text(&vm, "/virtualmachine/id"), text(&vm, "/virtualmachine/instancename"));
-    let ip = text(&vm, "/virtualmachine/nic/0/ipaddress");
-    let vlan = text(&vm, "/virtualmachine/nic/0/broadcasturi").trim_start_matches("vlan://").to_owned();
-    done("the VM is Running");
+    let vm = site.deploy("first", site.id("offering")).await;
+    let (id, instance) = (text(&vm, "/id"), text(&vm, "/instancename"));
+    let ip = text(&vm, "/nic/0/ipaddress");
+    let vlan = text(&vm, "/nic/0/broadcasturi").trim_start_matches("vlan://").to_owned();
     let ready = site.told(&instance, "ready").await;
     assert!(ready.contains(&ip), "{ready}");
-    done("the guest has its address");
+    site.done("the guest has its address");
     let seen = site.nfs.until("grep BOOTP /var/log/capture.log", PATIENCE).await;
     assert!(seen.contains("802.1Q") && seen.contains(&format!("vlan {vlan},")), "{seen}");
+    site.host.run(&format!("ip -d link show cloudbr0.{vlan} | grep 'vlan protocol 802.1Q id {vlan} '")).await;
+    site.host.run(&format!("ip link show master brcloudbr0-{vlan} | grep cloudbr0.{vlan}@")).await;
     let other = if vlan == "199" { "198" } else { "199" };
     for tag in [vlan.as_str(), other] {
         site.nfs
@@ -71,21 +59,9 @@ async fn a_debian_host_runs_guests_on_nfs_and_vlans() {
     assert_ne!(lost.status, 0, "by another tag");
 
     // In from outside.
-    let made = site.run("associateIpAddress", &[("networkid", site.id("net"))]).await;
-    let (address, public) = (text(&made, "/ipaddress/id"), text(&made, "/ipaddress/ipaddress"));
-    let params = [("ipaddressid", address.as_str()), ("protocol", "tcp"), ("startport", "1"), ("endport", "65535")];
-    site.run("createFirewallRule", &params).await;
-    let params = [
-        ("ipaddressid", address.as_str()),
-        ("virtualmachineid", id.as_str()),
-        ("protocol", "tcp"),
-        ("publicport", "2323"),
-        ("privateport", "2323"),
-        ("openfirewall", "false"),
-    ];
-    site.run("createPortForwardingRule", &params).await;
+    let public = site.publish(&id, "2323").await;
     let guest = Guest::at(&Place::default(), format!("{public}:2323").parse().unwrap()).await;
-    done("it is reached from outside");
+    site.done("it is reached from outside");
 
     // A volume, its snapshot on secondary storage, and a volume of that: all on NFS.
     let params = [("name", "one"), ("displaytext", "one"), ("disksize", GIB)];
@@ -104,11 +80,10 @@ async fn a_debian_host_runs_guests_on_nfs_and_vlans() {
     let copy = text(&site.run("createVolume", &params).await, "/volume/id");
     let device = attach(&site, &guest, &id, &copy).await;
     assert_eq!(guest.disk_sum(&device, 4).await, sum);
-    done("a volume went to secondary storage and came back");
+    site.done("a volume went to secondary storage and came back");
 
     service::ends(&site).await;
     assert_eq!(guest.disk_sum(&device, 4).await, sum, "it works as before");
-    done("the agent was killed, restarted, stopped and started");
 
     // The server dies and comes back: whoever uses it waits, nobody fails.
     site.nfs.kill().await;
@@ -117,7 +92,7 @@ async fn a_debian_host_runs_guests_on_nfs_and_vlans() {
     wait_until(|| async { guest.answers().await }, PATIENCE).await;
     assert_eq!(guest.disk_sum(&device, 4).await, sum);
     site.up().await;
-    done("the NFS server died and came back");
+    site.done("the NFS server died and came back");
 
     // So does the host: the service starts by itself, mounts what it had, and guests start from their disks.
     site.host.kill().await;
@@ -125,17 +100,13 @@ async fn a_debian_host_runs_guests_on_nfs_and_vlans() {
     site.up().await;
     let mounts = site.host.until("grep ' nfs4\\? ' /proc/mounts", PATIENCE).await;
     assert!(mounts.contains(":/srv/primary"), "{mounts}");
-    let state = || async {
-        let listed = site.api.call("listVirtualMachines", &[("id", id.as_str())]).await.unwrap();
-        listed.pointer("/virtualmachine/0/state").and_then(|s| s.as_str()).unwrap_or("none").to_owned()
-    };
-    wait_until(|| async { state().await == "Stopped" }, PATIENCE).await;
+    site.is(&id, "Stopped").await;
     site.run("startVirtualMachine", &[("id", &id)]).await;
     wait_until(|| async { guest.answers().await }, PATIENCE).await;
     let disks: Vec<String> = guest.disks().await.into_iter().map(|(name, _)| name).collect();
     let device = format!("/dev/{}", disks.last().unwrap());
     assert_eq!(guest.disk_sum(&device, 4).await, sum, "{disks:?}");
-    done("the host died and came back");
+    site.done("the host died and came back");
 
     site.run("destroyVirtualMachine", &[("id", &id), ("expunge", "true")]).await;
     for volume in [&volume, &copy] {
@@ -147,5 +118,5 @@ async fn a_debian_host_runs_guests_on_nfs_and_vlans() {
         .until("! ip -br link | grep -E 'vnet|cloudbr0[.-]|^rt' && ! pidof qemu-system-x86_64 dnsmasq", PATIENCE)
         .await;
     site.nfs.until("! ls /srv/primary | grep -v ^template-", PATIENCE).await;
-    done("nothing stays");
+    site.done("nothing stays");
 }

@@ -5,14 +5,73 @@ use arcus::api_client::ApiClient;
 use lab::{Image, Lab, Machine, Switch};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use testkit::guest::{self, GuestImage};
-use testkit::wait_until;
+use testkit::{container, guest, until_ok, wait_until};
 
 /// Everything here is emulated, guests even within what is emulated.
 pub const PATIENCE: Duration = Duration::from_secs(900);
 /// Where the unit is, from this file.
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/systemd/arcus-agent.service");
+
+/// What the host's guests are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guests {
+    /// QEMU's.
+    Machines,
+    /// libvirt's LXC.
+    Containers,
+}
+
+impl Guests {
+    /// The API's name of the hypervisor.
+    pub fn hypervisor(self) -> &'static str {
+        match self {
+            Guests::Machines => "KVM",
+            Guests::Containers => "LXC",
+        }
+    }
+
+    /// The format of templates.
+    fn format(self) -> &'static str {
+        match self {
+            Guests::Machines => "QCOW2",
+            Guests::Containers => "TAR",
+        }
+    }
+
+    /// The name that the web has for what becomes a template.
+    fn file(self) -> &'static str {
+        match self {
+            Guests::Machines => "guest.qcow2",
+            Guests::Containers => "root.tar",
+        }
+    }
+
+    /// The name of a guest's process on the host.
+    pub fn process(self) -> &'static str {
+        match self {
+            Guests::Machines => "qemu-system-x86_64",
+            Guests::Containers => "libvirt_lxc",
+        }
+    }
+
+    /// What this machine lacks to make a template.
+    fn missing(self) -> Option<String> {
+        match self {
+            Guests::Machines => guest::missing(),
+            Guests::Containers => container::missing(),
+        }
+    }
+
+    /// What becomes a template.
+    async fn image(self) -> PathBuf {
+        match self {
+            Guests::Machines => guest::image().await.qcow2,
+            Guests::Containers => container::archive().await,
+        }
+    }
+}
 
 /// What tests use.
 pub struct Site {
@@ -24,9 +83,10 @@ pub struct Site {
     pub ids: BTreeMap<&'static str, String>,
     /// The first three bytes of the network: .5 the NFS server, .31 the host, .254 the control plane, .100 to .120 public addresses.
     pub base: String,
+    pub guests: Guests,
     _lan: Switch,
     _data: tempfile::TempDir,
-    _lab: Lab,
+    lab: Lab,
 }
 
 /// A string of an answer.
@@ -38,28 +98,35 @@ pub fn text(value: &Value, pointer: &str) -> String {
 
 impl Site {
     /// `None` where the machine can't, after saying so.
-    pub async fn new(test: &str) -> Option<Site> {
-        if let Some(why) = guest::missing() {
+    pub async fn new(test: &str, guests: Guests) -> Option<Site> {
+        if let Some(why) = guests.missing() {
             let _ =
                 std::io::Write::write_all(&mut std::io::stderr(), format!("\n!!! SKIPPED: {test}: {why}\n").as_bytes());
             return None;
         }
         let lab = Lab::with_packages(test, &Image::HYPERVISOR).await?;
-        let GuestImage { qcow2, .. } = guest::image().await;
+        let image = guests.image().await;
         let lan = lab.switch("lan");
         let base = lab.own_network();
         lan.join_here(&format!("{base}.254/24"));
         let data = tempfile::tempdir().unwrap();
         let host = lab.machine("host").nic(&lan, "").memory(1536).processors(2).systemd();
         let host = host.file(binary(), "/usr/local/bin/arcus").file(UNIT, "/opt/deploy/arcus-agent.service");
-        let nfs = lab.machine("nfs").nic(&lan, &format!("{base}.5/24")).disk(4096).file(&qcow2, "/opt/guest.qcow2");
+        let nfs = lab.machine("nfs").nic(&lan, &format!("{base}.5/24")).disk(4096).file(&image, "/opt/image");
         let folder = data.path().join("data");
         let control = Control::start(&folder, format!("{base}.254").parse().unwrap());
         let (host, nfs, control) = tokio::join!(host.start(), nfs.start(), control);
         let api = control.api();
-        let site = Site { host, nfs, control, api, ids: BTreeMap::new(), base, _lan: lan, _data: data, _lab: lab };
+        let ids = BTreeMap::new();
+        let site = Site { host, nfs, control, api, ids, base, guests, _lan: lan, _data: data, lab };
         site.set_up().await;
+        site.done("machines and control plane are up");
         Some(site)
+    }
+
+    /// Says how far the test has come.
+    pub fn done(&self, what: &str) {
+        self.lab.done(what);
     }
 
     /// The machines as the guide wants them, up to the agent's configuration.
@@ -77,9 +144,10 @@ impl Site {
         host.run("chmod 755 /opt/network; systemctl daemon-reload; systemctl enable --now network").await;
         let config = format!(
             "[common]\nlog = \"info,arcus_agent=debug\"\n\n[agent]\nendpoints = [\"{}\"]\ntoken_file = \"/etc/arcus/agent.token\"\n\
-             hypervisor = \"kvm\"\n\n[agent.kvm]\nguest_device = \"cloudbr0\"\npublic_device = \"cloudbr0\"\n\
+             hypervisor = \"{}\"\n\n[agent.kvm]\nguest_device = \"cloudbr0\"\npublic_device = \"cloudbr0\"\n\
              private_ip = \"{base}.31\"\nreserved_memory_mib = 256\ngrace_seconds = 100\n",
-            self.control.agents
+            self.control.agents,
+            self.guests.hypervisor().to_lowercase()
         );
         host.run("mkdir -p /etc/arcus").await;
         host.write("/etc/arcus/arcus.toml", config).await;
@@ -92,7 +160,7 @@ impl Site {
 
     /// Files and images, after each boot of the server.
     pub async fn serve(&self) {
-        self.nfs.run("mount /srv; mkdir -p /srv/www && cp /opt/guest.qcow2 /srv/www/").await;
+        self.nfs.run(&format!("mount /srv; mkdir -p /srv/www && cp /opt/image /srv/www/{}", self.guests.file())).await;
         self.nfs.run("/lab/serve-nfs /srv/primary /srv/secondary").await;
         self.nfs.serve("www", "busybox httpd -f -p 80 -h /srv/www").await;
     }
@@ -193,7 +261,7 @@ impl Site {
             ("podid", pod.as_str()),
             ("clustername", "cluster"),
             ("clustertype", "CloudManaged"),
-            ("hypervisor", "KVM"),
+            ("hypervisor", self.guests.hypervisor()),
         ];
         let cluster = text(&self.run("addCluster", &params).await, "/cluster/0/id");
         let url = format!("http://{}.31", self.base);
@@ -201,16 +269,19 @@ impl Site {
             ("zoneid", zone.as_str()),
             ("podid", pod.as_str()),
             ("clusterid", cluster.as_str()),
-            ("hypervisor", "KVM"),
+            ("hypervisor", self.guests.hypervisor()),
             ("username", "root"),
             ("password", "unused"),
             ("url", url.as_str()),
         ];
         let begun = Instant::now();
-        while let Err(error) = self.api.call("addHost", &params).await {
-            assert!(begun.elapsed() < PATIENCE, "{error:#}\n{}", self.logs().await);
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+        let add = || async {
+            let Err(error) = self.api.call("addHost", &params).await else { return Ok(()) };
+            // To ask for the logs is work for the machine that is waited for.
+            let logs = if begun.elapsed() > PATIENCE / 2 { self.logs().await } else { String::new() };
+            Err(format!("{error:#}\n{logs}"))
+        };
+        until_ok(add, PATIENCE).await;
         let url = format!("nfs://{server}/srv/primary");
         let params = [
             ("zoneid", zone.as_str()),
@@ -228,20 +299,21 @@ impl Site {
             [("name", "tiny"), ("displaytext", "tiny"), ("cpunumber", "1"), ("cpuspeed", "500"), ("memory", "192")];
         let offering = text(&self.run("createServiceOffering", &params).await, "/serviceoffering/id");
         self.ids.extend([("zone", zone), ("offering", offering)]);
+        self.done("the host is added, its storage is on NFS");
     }
 
-    /// A template of the NFS server's image, and an isolated network.
+    /// A template of the image that the NFS server has on the web, and an isolated network.
     pub async fn offers(&mut self) {
         let inside = format!("{}.0/24", self.base);
         let setting = [("name", "secstorage.allowed.internal.sites"), ("value", inside.as_str())];
         self.run("updateConfiguration", &setting).await;
         let os = self.first("listOsTypes", "ostype", &[("description", "Debian GNU/Linux 8 (64-bit)")]).await;
-        let (os, url) = (text(&os, "/id"), format!("http://{}.5/guest.qcow2", self.base));
+        let (os, url) = (text(&os, "/id"), format!("http://{}.5/{}", self.base, self.guests.file()));
         let params = [
             ("name", "guest"),
             ("displaytext", "guest"),
-            ("format", "QCOW2"),
-            ("hypervisor", "KVM"),
+            ("format", self.guests.format()),
+            ("hypervisor", self.guests.hypervisor()),
             ("ostypeid", os.as_str()),
             ("zoneid", self.id("zone")),
             ("url", url.as_str()),
@@ -262,5 +334,54 @@ impl Site {
         ];
         let net = text(&self.run("createNetwork", &params).await, "/network/id");
         self.ids.extend([("template", template), ("net", net)]);
+        self.done("the template lies on NFS");
+    }
+
+    /// Deploys a VM of an offering into the network; gives what the API shows of it.
+    pub async fn deploy(&self, name: &str, offering: &str) -> Value {
+        let params = [
+            ("zoneid", self.id("zone")),
+            ("templateid", self.id("template")),
+            ("serviceofferingid", offering),
+            ("networkids", self.id("net")),
+            ("name", name),
+        ];
+        let vm = self.run("deployVirtualMachine", &params).await["virtualmachine"].clone();
+        assert_eq!(text(&vm, "/state"), "Running", "{vm}");
+        self.done("the VM is Running");
+        vm
+    }
+
+    /// A VM's state.
+    pub async fn state(&self, vm: &str) -> String {
+        let listed = self.api.call("listVirtualMachines", &[("id", vm)]).await.unwrap();
+        listed.pointer("/virtualmachine/0/state").and_then(Value::as_str).unwrap_or("none").to_owned()
+    }
+
+    /// Waits until a VM has a state.
+    pub async fn is(&self, vm: &str, wanted: &str) {
+        let look = || async {
+            let state = self.state(vm).await;
+            if state == wanted { Ok(()) } else { Err(state) }
+        };
+        until_ok(look, PATIENCE).await;
+    }
+
+    /// Lets everybody reach a port of a VM; gives the address.
+    pub async fn publish(&self, vm: &str, port: &str) -> String {
+        let made = self.run("associateIpAddress", &[("networkid", self.id("net"))]).await;
+        let (address, public) = (text(&made, "/ipaddress/id"), text(&made, "/ipaddress/ipaddress"));
+        let params = [("ipaddressid", address.as_str()), ("protocol", "tcp"), ("startport", "1"), ("endport", "65535")];
+        self.run("createFirewallRule", &params).await;
+        let params = [
+            ("ipaddressid", address.as_str()),
+            ("virtualmachineid", vm),
+            ("protocol", "tcp"),
+            ("publicport", port),
+            ("privateport", port),
+            ("openfirewall", "false"),
+        ];
+        self.run("createPortForwardingRule", &params).await;
+        public
     }
 }

@@ -5,7 +5,9 @@
 //! | [`xml`] | their domains |
 //! | [`roots`] | their root file systems |
 //! | [`process`] | their processes |
+//! | [`limits`] | what they may use of the host |
 
+mod limits;
 mod process;
 mod roots;
 mod xml;
@@ -14,6 +16,7 @@ pub(super) use process::find;
 pub(super) use roots::Roots;
 
 use super::domain::Described;
+use super::process::Process;
 use super::spec::Checked;
 use super::table::{Guest, Phase};
 use super::{Guests, Lines, Parts, done, told};
@@ -25,7 +28,7 @@ use crate::lease::{Standing, now};
 use contract::ApiError;
 use contract_agent::{PowerState, RebootVm, outcome};
 use images::Format;
-use libvirt::{CreateFlags, DomainRef, XmlFlags};
+use libvirt::{Connection, CreateFlags, DomainRef, XmlFlags};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -47,6 +50,43 @@ impl Guests {
         match permit.map(|permit| permit.standing(now())) {
             Some(Standing::Permitted) => Ok(CreateFlags::none()),
             _ => Err(ApiError::unavailable("the VM's lease ended before the VM was started: try again")),
+        }
+    }
+
+    /// Pauses a guest. True: its processes stand still without libvirt, which can't pause containers where control groups are of
+    /// version 2; whoever lets it go on has to let them go on first ([`Process::thaw`]).
+    ///
+    /// # Errors
+    /// What libvirt says, when the guest doesn't stand still.
+    pub(in crate::kvm) async fn pause(
+        &self,
+        line: &Connection,
+        domain: &DomainRef,
+        process: Option<&Process>,
+    ) -> Result<bool, ApiError> {
+        let Err(error) = line.suspend(domain).await else { return Ok(false) };
+        let Some(process) = process.filter(|_| self.roots.is_some() && !error.is_no_domain()) else {
+            return Err(told(&error));
+        };
+        process.freeze();
+        if process.is_frozen() { Ok(true) } else { Err(told(&error)) }
+    }
+
+    /// Has what a container may use of the host hold, once it runs.
+    ///
+    /// # Errors
+    /// 534: it can't be had.
+    pub(super) async fn confine(&self, process: Option<Arc<Process>>, xml: &str) -> Result<(), ApiError> {
+        match process.filter(|_| self.roots.is_some()) {
+            Some(process) => limits::confine(&process, xml).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for one that runs already.
+    pub(super) fn keep_confined(&self, vm: &str, process: Option<&Arc<Process>>, xml: String) {
+        if let Some(process) = process.filter(|_| self.roots.is_some()) {
+            limits::keep(vm, process.clone(), xml);
         }
     }
 
@@ -105,6 +145,7 @@ impl Guests {
         // An order that is at it sees to it itself.
         if guest.phase == Phase::Settled {
             tracing::info!(name = domain.name, "a container has rebooted");
+            self.keep_confined(&domain.uuid.to_string(), process.as_ref(), xml);
             (guest.domain, guest.described, guest.process) = (domain.clone(), described, process);
             guest.power = PowerState::On;
         }

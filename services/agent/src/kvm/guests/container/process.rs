@@ -84,5 +84,7 @@ fn freezer_of(helper: u32) -> Option<(PathBuf, [&'static str; 2])> {
         return Some((Path::new(FREEZER).join(path).join("freezer.state"), ["THAWED", "FROZEN"]));
     }
     let path = groups.lines().find_map(|line| line.strip_prefix("0::").and_then(in_own))?;
+    // Within systemd's scope libvirt has a group of its own for the helper: all of the scope is meant.
+    let path = path.strip_suffix("/libvirt").unwrap_or(&path);
     Some((Path::new(UNIFIED).join(path).join("cgroup.freeze"), ["0", "1"]))
 }

@@ -160,7 +160,7 @@ impl Roots {
             Err(error) => return Err(ApiError::unavailable(format!("{}: {error}", note.display()))),
         };
         while self.mounted(&place)?.is_some() {
-            self.thaw(vm).await; // else it can't be unmounted
+            self.thaw(vm).await?; // else it can't be unmounted
             self.run("umount", &[place.as_os_str()], LONG).await?;
         }
         let detached = async {
@@ -186,7 +186,9 @@ impl Roots {
         if let Err(error) = self.run("xfs_io", &args, SHORT).await {
             tracing::warn!(vm, %error, "a lost container's root can't be cut off: what it had written may still reach the storage");
         }
-        self.thaw(vm).await;
+        if let Err(error) = self.thaw(vm).await {
+            tracing::warn!(vm, %error, "a lost container's root can't be thawed");
+        }
     }
 
     /// Writes what is dirty, and keeps further writes waiting: for copies that are held.
@@ -200,13 +202,29 @@ impl Roots {
     }
 
     /// Lets it go on after [`Roots::freeze`]. Else nothing that writes there can be ended.
-    pub async fn thaw(&self, vm: &str) {
+    ///
+    /// # Errors
+    /// 534: it is still being frozen, since its storage doesn't answer; it would be frozen as soon as that does.
+    pub async fn thaw(&self, vm: &str) -> Result<(), ApiError> {
         let place = self.place(vm);
-        if !matches!(self.mounted(&place), Ok(None)) {
-            // One that isn't frozen refuses.
-            let thawed = self.run("fsfreeze", &["-u".as_ref(), place.as_os_str()], SHORT).await;
-            tracing::trace!(vm, ?thawed, "a container's root was thawed");
+        if matches!(self.mounted(&place), Ok(None)) {
+            return Ok(());
         }
+        let thawed = async {
+            loop {
+                // Looked at before: what was frozen by then is thawed.
+                let freezing = is_being_frozen(&place);
+                // One that isn't frozen refuses.
+                let thawed = self.run("fsfreeze", &["-u".as_ref(), place.as_os_str()], SHORT).await;
+                tracing::trace!(vm, ?thawed, freezing, "a container's root was thawed");
+                if !freezing {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let within = tokio::time::timeout(SHORT, thawed).await;
+        within.map_err(|_| ApiError::unavailable(format!("the storage of {} doesn't answer", place.display())))
     }
 }
 
@@ -267,6 +285,16 @@ fn is_looped(image: &Path) -> bool {
         let file = std::fs::read(device.path().join("loop/backing_file")).unwrap_or_default();
         let file = file.strip_suffix(b"\n").unwrap_or(&file);
         file.strip_suffix(b" (deleted)").unwrap_or(file) == image.as_os_str().as_encoded_bytes()
+    })
+}
+
+/// Whether a program is at freezing what is mounted at a place: also one that was given up and can't end before the storage answers.
+fn is_being_frozen(place: &Path) -> bool {
+    let words = [b"fsfreeze".as_slice(), b"-f", place.as_os_str().as_encoded_bytes()];
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()).any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).take(words.len()).eq(words)
     })
 }
 
@@ -352,7 +380,8 @@ mod tests {
         assert!(size(&place) > 2 * small);
         // What isn't written when it is cut off never is.
         roots.freeze("vm").await;
-        roots.thaw("vm").await;
+        assert!(!is_being_frozen(&place));
+        roots.thaw("vm").await.unwrap();
         std::fs::write(place.join("lost"), vec![7; 1 << 20]).unwrap();
         roots.cut("vm").await;
         assert!(std::fs::write(place.join("late"), b"x").is_err());
