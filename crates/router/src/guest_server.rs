@@ -8,6 +8,7 @@ use crate::host::files;
 use crate::host::namespace::Namespace;
 use crate::plan::{Guest, Guests};
 use bytes::Bytes;
+use contract_agent::TakenPassword;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -90,6 +91,17 @@ impl GuestServer {
             self.listeners.lock().unwrap_or_else(PoisonError::into_inner).insert(place, task);
         }
         Ok(())
+    }
+
+    /// Passwords that the guests which are served took.
+    pub fn taken(&self) -> Vec<TakenPassword> {
+        let guests = self.known.guests.read().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.known.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(ip, guest): (&Ipv4Addr, &Guest)| {
+            let (id, _) = guest.password.as_ref().filter(|(id, _)| taken.get(ip) == Some(id))?;
+            Some(TakenPassword { vm_uuid: guest.vm.clone()?, password_id: id.clone() })
+        };
+        guests.iter().filter_map(of).collect()
     }
 
     /// Serves nobody any more.
@@ -250,7 +262,7 @@ mod tests {
         let entries =
             [("meta-data/instance-id", "i-1"), ("meta-data/public-keys/0/openssh-key", "ssh"), ("user-data", "#!")];
         let entries = entries.map(|(k, v)| (k.to_owned(), v.as_bytes().to_vec())).into();
-        let guest = Guest { entries, password: None };
+        let guest = Guest { entries, ..Guest::default() };
         let get = |path: &str| lookup(&guest, path).map(|b| String::from_utf8(b).unwrap());
         for path in [
             "/latest/meta-data/instance-id",

@@ -1,13 +1,16 @@
-//! An S3 server: rclone over a folder. It checks signatures.
+//! An S3 server: rclone over a folder. It checks signatures. What it gives of a range is right, but for the status, which is 200: haproxy
+//! in front of it puts that right, for clients take nothing but 206.
 
-use crate::{Process, free_port, temp_dir, wait_until};
+use crate::{Process, free_ports, temp_dir, wait_until};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A server whose buckets are the folders of one folder.
 #[derive(Debug)]
 pub struct S3 {
-    _process: Process,
+    // In this order: who is in front ends first.
+    _front: Process,
+    _server: Process,
     folder: tempfile::TempDir,
     address: String,
 }
@@ -18,6 +21,16 @@ fn program() -> PathBuf {
     let program = target.join("tools/bin/rclone");
     assert!(program.exists(), "{} is missing: run deploy/setup-dev test", program.display());
     program
+}
+
+/// Signatures name the host that was asked: its name is passed on as it came.
+fn front(address: &str, behind: &str) -> String {
+    format!(
+        "defaults\n    mode http\n    timeout connect 60s\n    timeout client 300s\n    timeout server 300s\n\
+         frontend s3\n    bind {address}\n    http-response set-status 206 if {{ res.hdr(Content-Range) -m found }}\n    \
+         default_backend rclone\n\
+         backend rclone\n    server rclone {behind}\n"
+    )
 }
 
 impl S3 {
@@ -37,7 +50,9 @@ impl S3 {
         for bucket in buckets {
             std::fs::create_dir_all(folder.path().join("data").join(bucket)).expect("a bucket");
         }
-        let (keys, address) = (format!("{},{}", S3::ACCESS_KEY, S3::SECRET_KEY), format!("{ip}:{}", free_port()));
+        let ports = free_ports(2);
+        let keys = format!("{},{}", S3::ACCESS_KEY, S3::SECRET_KEY);
+        let (address, behind) = (format!("{ip}:{}", ports[0]), format!("127.0.0.1:{}", ports[1]));
         let (data, config) = (folder.path().join("data"), folder.path().join("rclone.conf"));
         let program = program();
         let text = |path: &Path| path.to_str().expect("text").to_owned();
@@ -47,13 +62,19 @@ impl S3 {
             "s3".into(),
             format!("--config={}", text(&config)),
             format!("--auth-key={keys}"),
-            format!("--addr={address}"),
+            format!("--addr={behind}"),
             text(&data),
         ];
-        let process = Process::start(&command, &folder.path().join("log"), None);
-        let reach = || async { tokio::net::TcpStream::connect(&address).await.is_ok() };
-        wait_until(reach, Duration::from_secs(30)).await;
-        S3 { _process: process, folder, address }
+        let server = Process::start(&command, &folder.path().join("log"), None);
+        let proxy = folder.path().join("haproxy.cfg");
+        std::fs::write(&proxy, front(&address, &behind)).expect("haproxy's configuration");
+        let command = ["haproxy".into(), "-db".into(), "-q".into(), "-f".into(), text(&proxy)];
+        let front = Process::start(&command, &folder.path().join("haproxy.log"), None);
+        for address in [&behind, &address] {
+            let reach = || async { tokio::net::TcpStream::connect(address).await.is_ok() };
+            wait_until(reach, Duration::from_secs(60)).await;
+        }
+        S3 { _front: front, _server: server, folder, address }
     }
 
     /// `http://IP:PORT`.

@@ -60,7 +60,7 @@ impl Machine {
     /// Starts QEMU with one NIC on virtio and these arguments.
     fn start(&mut self, args: &[&str]) {
         let ports: Vec<String> =
-            [7, 22, 80, 2323].iter().map(|p| format!("hostfwd=tcp:127.0.0.1:{}-:{p}", p + 10_000)).collect();
+            [7, 22, 80, 2007, 2323].iter().map(|p| format!("hostfwd=tcp:127.0.0.1:{}-:{p}", p + 10_000)).collect();
         let (serial, monitor) = (self.file("serial"), self.file("monitor"));
         let _ = fs::remove_file(&serial);
         let all = [
@@ -93,7 +93,7 @@ impl Machine {
                 assert!(there || qemu.alive(), "QEMU ended: {}\n{console}", qemu.log_tail());
                 async move { there }
             },
-            Duration::from_secs(120),
+            Duration::from_secs(300),
         )
         .await;
         value.unwrap()
@@ -226,6 +226,9 @@ async fn a_guest_takes_what_the_cloud_offers_and_keeps_what_lasts() {
     assert_eq!(echo.as_deref(), Some(&b"hello\n"[..]));
     let page = guest::talk(&place, "127.0.0.1:10080".parse().unwrap(), b"GET / HTTP/1.0\r\n\r\n", patience).await;
     assert!(String::from_utf8_lossy(&page.unwrap()).ends_with("\r\n\r\nfirst-guest\n"));
+    let session = guest::Session::open(&place, "127.0.0.1:12007".parse().unwrap()).await;
+    session.goes_on().await;
+    assert!(session.silence() > Duration::ZERO && session.close().await > 5);
     let failed = command.try_run("echo one\necho two >&2\nexit 7").await.unwrap();
     assert_eq!((failed.status, failed.output.as_str()), (7, "one\ntwo"));
     let size = fs::metadata(&image.qcow2).unwrap().len();

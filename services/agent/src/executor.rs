@@ -187,6 +187,7 @@ impl Executor {
             Some(Body::DetachDisk(order)) => driver.detach_disk(work, order).await,
             Some(Body::PlugNic(order)) => driver.plug_nic(work, order).await,
             Some(Body::UnplugNic(order)) => driver.unplug_nic(work, order).await,
+            Some(Body::ScaleVm(order)) => driver.scale_vm(work, order).await,
             Some(Body::FetchImage(order)) => driver.fetch_image(work, order).await,
             Some(Body::DeleteImage(order)) => driver.delete_image(work, order).await,
             Some(Body::StoreDisk(order)) => driver.store_disk(work, order).await,
@@ -195,6 +196,8 @@ impl Executor {
             Some(Body::RemoveRouter(order)) => driver.remove_router(work, order).await,
             Some(Body::Inventory(_)) => driver.inventory(work).await,
             Some(Body::ListDisks(order)) => driver.list_disks(work, order).await,
+            // It is about the line that it came by, which does it.
+            Some(Body::RenewCertificate(_)) => Err(ApiError::internal("certificates are renewed by the line").into()),
             // It needs the line that it came by: `Executor::console` is asked instead.
             Some(Body::OpenConsole(_)) => Err(ApiError::internal("a console is opened by the line").into()),
             Some(Body::SpawnHost(order)) => driver.spawn_host(work, order).await,

@@ -11,7 +11,7 @@ use contract_agent::{
     AgentKind, ApplyRouter, AttachDisk, BeginMigration, ConfirmMigration, DeleteDisk, DeleteImage, DetachDisk,
     EnsureDisk, EnsurePool, FenceVm, FetchImage, FinishMigration, HostUp, InspectHost, InspectLease, ListDisks, Mock,
     Outcome, PerformMigration, PlugNic, PowerState, PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report,
-    ResizeDisk, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, VmEvent, outcome,
+    ResizeDisk, ScaleVm, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, VmEvent, outcome,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -181,6 +181,12 @@ pub trait Hypervisor: Send + Sync + 'static {
         Err(no_plugging())
     }
 
+    /// Gives a running VM other CPUs and memory.
+    async fn scale_vm(&self, work: &Work, order: ScaleVm) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(ApiError::unsupported("this hypervisor's driver can't change the size of running virtual machines").into())
+    }
+
     /// Fetches an image from outside into a secondary store, or tells where that stands.
     async fn fetch_image(&self, work: &Work, order: FetchImage) -> Result<Done, Failure>;
     /// Removes an image from a secondary store.
@@ -262,6 +268,13 @@ impl Digest {
         self.0.update(b"r");
         self.0.update(uuid.as_bytes());
         self.0.update(&generation.to_le_bytes());
+    }
+
+    /// Its router has a password that this VM's guest took.
+    pub fn taken(&mut self, vm: &str, password_id: &str) {
+        self.0.update(b"p");
+        self.0.update(vm.as_bytes());
+        self.0.update(password_id.as_bytes());
     }
 
     /// All of it.

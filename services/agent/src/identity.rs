@@ -136,6 +136,24 @@ impl Known {
         renew(self.hub(attempt)?, renewal).await
     }
 
+    /// Gets a new certificate from the first hub that gives one (HOST-141).
+    ///
+    /// # Errors
+    /// 530 when this agent has none, being in the hub's process; else what the last hub says.
+    pub async fn renew_now(&self) -> Result<(), ApiError> {
+        let Some(renewal) = &self.renewal else {
+            return Err(ApiError::failed("this agent runs in the hub's own process, and has no certificate"));
+        };
+        let mut last = ApiError::unavailable("there is no hub");
+        for attempt in 0..self.hubs() {
+            match self.renew(attempt, renewal).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     /// Renews the certificate in time, for ever.
     pub async fn keep_valid(&self) {
         let Some(renewal) = &self.renewal else { return std::future::pending().await };

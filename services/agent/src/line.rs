@@ -9,7 +9,7 @@ use contract_agent::hub_client::HubClient;
 use contract_agent::protocol::{self, Spoken};
 use contract_agent::{
     AgentKind, AgentMessage, Answer, Beat, Execute, Hello, HostGone, HubMessage, Nothing, OpenConsole, Outcome,
-    agent_message, command, hub_message, outcome,
+    RenewCertificate, agent_message, command, hub_message, outcome,
 };
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +35,7 @@ const TAKEN: Duration = Duration::from_secs(4);
 const ACCEPTANCE: Duration = Duration::from_secs(30);
 /// A line that lasted longer was a good one: the next attempt comes soon.
 const GOOD: Duration = Duration::from_secs(5);
-/// How long the answer to "forget this host" may take to go out, before the agent ends.
+/// How long an answer may take to go out before its line is cut: to "forget this host", and to "renew and reconnect".
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long orders under way may take when the agent ends.
 const LAST_ORDERS: Duration = Duration::from_secs(3);
@@ -81,6 +81,10 @@ struct Stream {
     forgotten: CancellationToken,
     /// Fires when the stream is over: what goes beside it ends, too.
     over: CancellationToken,
+    /// Gets new certificates.
+    identity: Arc<Known>,
+    /// Fires when the line is to be made anew.
+    hang_up: CancellationToken,
 }
 
 impl Line {
@@ -156,7 +160,9 @@ impl Line {
         let _ends = over.clone().drop_guard();
         let (reports, standings) = Default::default();
         let forgotten = self.forgotten.clone();
-        let stream = Stream { executor, says, out, reports, standings, hub: hub.clone(), forgotten, over };
+        let (identity, hang_up) = (self.identity.clone(), CancellationToken::new());
+        let stream =
+            Stream { executor, says, out, reports, standings, hub: hub.clone(), forgotten, over, identity, hang_up };
         let outgoing = stream.outgoing(messages);
         stream.say(agent_message::Body::Hello(Hello {
             agent_uuid: self.identity.uuid.clone(),
@@ -227,6 +233,7 @@ impl Line {
                     }
                 },
                 Some(news) = news.recv() => stream.tell(news),
+                () = stream.hang_up.cancelled() => return Ok(()),
             }
         }
     }
@@ -343,13 +350,21 @@ impl Stream {
         let removed =
             matches!(order.command.as_ref().and_then(|c| c.body.as_ref()), Some(command::Body::RemoveHost(_)));
         let host = order.host_uuid.clone();
+        let anew = matches!(
+            order.command.as_ref().and_then(|c| c.body.as_ref()),
+            Some(command::Body::RenewCertificate(RenewCertificate { reconnect: true }))
+        );
         let answer = match self.obey(order).await {
             Ok(outcome) => Answer { request_id, outcome: Some(outcome), error: None },
             Err(Failure::Refused(error)) => Answer { request_id, outcome: None, error: Some(error.to_detail()) },
             Err(Failure::Silent) => return,
         };
-        let gone = removed && answer.error.is_none();
+        let (gone, anew) = (removed && answer.error.is_none(), anew && answer.error.is_none());
         self.say(agent_message::Body::Answer(answer));
+        if anew {
+            tokio::time::sleep(LAST_WORDS).await;
+            self.hang_up.cancel();
+        }
         if gone {
             self.standings.send_modify(|all| drop(all.remove(&host)));
             self.say(agent_message::Body::HostGone(HostGone { host_uuid: host }));
@@ -380,6 +395,10 @@ impl Stream {
         self.check_route(&order)?;
         if let Some(command::Body::OpenConsole(open)) = order.command.as_ref().and_then(|c| c.body.as_ref()) {
             return self.open_console(&order.host_uuid, open).await;
+        }
+        if let Some(command::Body::RenewCertificate(_)) = order.command.as_ref().and_then(|c| c.body.as_ref()) {
+            self.identity.renew_now().await?;
+            return Ok(Outcome { body: Some(outcome::Body::Nothing(Nothing {})) });
         }
         self.executor.execute(order).await
     }

@@ -294,7 +294,7 @@ async fn disks_lie_on_pools_that_all_hosts_see() {
     let (replica, agent, _dir) = world(&db).await;
     replica.execute(1, Some(&key(1, "d")), disk("v", "p")).await.unwrap();
     assert_eq!(agent.simulator.disks().len(), 1);
-    let delete = contract_agent::DeleteDisk { volume_uuid: "v".into(), pool_uuid: "p".into(), path: String::new() };
+    let delete = contract_agent::DeleteDisk { volume_uuid: "v".into(), pool_uuid: "p".into(), ..Default::default() };
     let delete = Command { body: Some(command::Body::DeleteDisk(delete)) };
     replica.execute(2, None, delete.clone()).await.unwrap();
     replica.execute(2, None, delete).await.unwrap();

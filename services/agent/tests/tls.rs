@@ -161,6 +161,49 @@ async fn certificates_are_renewed_without_a_restart() {
     hasty.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_is_told_to_renew_its_certificate() {
+    let db = testkit::TestDb::sqlite();
+    let replica = Replica::start(&db, patient()).await;
+    let address = listen(&replica, ClientAuth::Optional).await;
+    let (_, token) = replica.pki.new_token(&NewToken::for_factories("test")).await.unwrap();
+    let dir = testkit::temp_dir();
+    let agent = Running::with(options(dir.path(), tls(&address, Some(token.expose()))));
+    testkit::wait_until(|| async { replica.hub.factories() == 1 }, 60 * SECOND).await;
+    replica.add_host(1).await;
+    replica.execute(1, None, start("a", 1)).await.unwrap();
+    let shown = || {
+        let pem = std::fs::read_to_string(dir.path().join("agent.pem")).unwrap();
+        let chain = Identity::from_pem(&pem, &pem).unwrap();
+        (chain.subject(), pem)
+    };
+    let renew = |reconnect| {
+        let order = contract_agent::RenewCertificate { reconnect };
+        contract_agent::Command { body: Some(contract_agent::command::Body::RenewCertificate(order)) }
+    };
+    let epoch = async || replica.status(1).await.1;
+    let (first, line) = (shown(), epoch().await);
+    // The line goes on with the old one.
+    replica.execute(1, None, renew(false)).await.unwrap();
+    let second = shown();
+    assert_eq!((&first.0, epoch().await), (&second.0, line));
+    assert_ne!(first.1, second.1);
+    // And now it is made anew, with what runs untouched.
+    replica.execute(1, None, renew(true)).await.unwrap();
+    testkit::wait_until(|| async { epoch().await > line }, 60 * SECOND).await;
+    replica.await_status(1, "Up").await;
+    assert_eq!(agent.simulator.vm("a").unwrap().boots, 1);
+    let third = shown();
+    // The serial number that is revoked is the one in use: only then does the line end.
+    let serial = |pem: &str| Identity::from_pem(pem, pem).unwrap().serial().unwrap();
+    assert!(replica.pki.revoke_certificate(&serial(&second.1), "test").await.unwrap());
+    replica.execute(1, None, start("b", 1)).await.unwrap();
+    assert!(replica.pki.revoke_certificate(&serial(&third.1), "test").await.unwrap());
+    replica.await_status(1, "Disconnected").await;
+    agent.kill().await;
+    replica.end().await;
+}
+
 testkit::databases! {
     async fn an_agent_enrols_and_is_thrown_out(db: testkit::TestDb) {
         let replica = Replica::start(&db, patient()).await;

@@ -16,6 +16,8 @@ pub struct Guest {
     pub entries: BTreeMap<String, Vec<u8>>,
     /// The password and its id.
     pub password: Option<(String, String)>,
+    /// The VM's UUID, where it is known.
+    pub vm: Option<String>,
 }
 
 /// Without contents: they hold passwords and users' data.
@@ -53,7 +55,7 @@ pub(super) fn guests(section: &agent::Metadata) -> Result<Guests, Refusal> {
                 Some((id, text.to_owned()))
             }
         };
-        if all.insert(ip, Guest { entries, password }).is_some() {
+        if all.insert(ip, Guest { entries, password, vm: vm.vm_uuid.clone() }).is_some() {
             return Err(format!("metadata of {ip} is there twice"));
         }
     }

@@ -18,7 +18,7 @@ use crate::host::segments::Segments;
 use crate::host::{Host, HostError};
 use crate::layout::Layout;
 use contract_agent::wanted::Wanted;
-use contract_agent::{ApplyRouter, RouterApplied, RouterSpec, SectionFault};
+use contract_agent::{ApplyRouter, RouterApplied, RouterSpec, SectionFault, TakenPassword};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::Store;
@@ -185,6 +185,11 @@ impl Routers {
         reports
     }
 
+    /// Passwords of a router's guests that those took. Doesn't wait for changes under way.
+    pub fn taken(&self, uuid: &str) -> Vec<TakenPassword> {
+        self.all().get(uuid).map(|slot| slot.guests.taken()).unwrap_or_default()
+    }
+
     /// What passed each of a router's public addresses since the router came to this host. `None`: there is no such router.
     ///
     /// # Errors
@@ -248,5 +253,6 @@ fn report(slot: &Slot, state: &State) -> RouterApplied {
         generation: state.wanted.generation,
         behind: false,
         faults: state.faults.clone(),
+        taken: Vec::new(),
     }
 }

@@ -426,6 +426,7 @@ pub fn spec() -> RouterSpec {
         user_data: Some(format!("#cloud-config {n}").into_bytes()),
         password: Some(format!("secret{n}")),
         password_id: Some("1".into()),
+        vm_uuid: Some(format!("vm{n}")),
     };
     let public = ["10", "11", "12", "13"].map(|n| format!("198.51.100.{n}/24")).to_vec();
     RouterSpec {

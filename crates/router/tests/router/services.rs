@@ -166,17 +166,24 @@ async fn a_password_is_given_until_it_is_taken() {
     let (send, saved) = ("DomU_Request: send_my_password\r\n", "DomU_Request: saved_password\r\n");
     assert_eq!(ask(&lab, "g1", send), "secret1");
     assert_eq!(ask(&lab, "g1", send), "secret1", "until it says that it has it");
+    let uuid = lab.routers.reports().await[0].router_uuid.clone();
+    let taken =
+        |lab: &Lab| lab.routers.taken(&uuid).into_iter().map(|t| (t.vm_uuid, t.password_id)).collect::<Vec<_>>();
+    assert!(taken(&lab).is_empty());
     assert_eq!(ask(&lab, "g1", saved), "saved_password");
     assert_eq!(ask(&lab, "g1", send), "saved_password");
     assert_eq!(ask(&lab, "g2", send), "secret2", "each its own");
+    assert_eq!(taken(&lab), [("vm1".to_owned(), "1".to_owned())]);
     assert_eq!(ask(&lab, "g1", ""), "bad_request");
     assert_eq!(ask(&lab, "g1", "DomU_Request: x\r\n"), "bad_request");
     lab.restart_agent();
     wait("the ports", || lab.connect("g1", "10.1.1.1:8080").is_none());
     lab.routers.resume().await;
     assert_eq!(ask(&lab, "g1", send), "saved_password", "after a restart of the agent, too");
+    assert_eq!(taken(&lab), [("vm1".to_owned(), "1".to_owned())]);
     let mut vm = spec().metadata.unwrap().vms.remove(0);
     (vm.password, vm.password_id) = (Some("another".into()), Some("2".into()));
     lab.delta(RouterSpec { metadata: Some(Metadata { vms: vec![vm] }), ..RouterSpec::default() }, &[]).await;
     assert_eq!(ask(&lab, "g1", send), "another");
+    assert!(taken(&lab).is_empty());
 }

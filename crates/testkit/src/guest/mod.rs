@@ -18,13 +18,16 @@
 //! | `GUEST unplugged nic=` | a NIC went |
 //! | `GUEST stopping` | it shuts down |
 //!
-//! Its servers: TCP 7 echoes, 22 is SSH (root; keys and passwords), 80 a web page with its host name, 2323 runs commands ([`Guest`]).
+//! Its servers: TCP 7 echoes, 22 is SSH (root; keys and passwords), 80 a web page with its host name, 2007 numbers the lines of a connection
+//! ([`Session`]), 2323 runs commands ([`Guest`]).
 //! Keys, passwords and what tests put into `/persist` stay on its disk; all else is in memory. Without a password server root's password
 //! is `password`, as in CloudStack's own templates.
 
 mod client;
+mod held;
 
 pub use client::{Done, Guest, talk};
+pub use held::{Pings, Session};
 
 use crate::debian::{self, Package};
 use std::collections::BTreeMap;
@@ -51,7 +54,7 @@ const PACKAGES: [&str; 11] = [
 const BUILD: &str = include_str!("build.sh");
 
 /// What is ours in the guest.
-const ROOT: [(&str, &str); 19] = [
+const ROOT: [(&str, &str); 20] = [
     ("init", include_str!("root/init")),
     ("bin/disk", include_str!("root/bin/disk")),
     ("etc/acpi/PWRF/00000080", include_str!("root/etc/acpi/PWRF/00000080")),
@@ -59,6 +62,7 @@ const ROOT: [(&str, &str); 19] = [
     ("etc/group", include_str!("root/etc/group")),
     ("etc/guest/command", include_str!("root/etc/guest/command")),
     ("etc/guest/configure", include_str!("root/etc/guest/configure")),
+    ("etc/guest/count", include_str!("root/etc/guest/count")),
     ("etc/guest/functions", include_str!("root/etc/guest/functions")),
     ("etc/guest/lease", include_str!("root/etc/guest/lease")),
     ("etc/guest/nic", include_str!("root/etc/guest/nic")),
@@ -141,7 +145,9 @@ fn build(packages: &[Package], folder: &Path) -> Result<(), String> {
 /// The pairs of the last line `GUEST what …` of a serial console, e.g. of `ready`. A line such as `GUEST userdata-exit=0` is found by
 /// `userdata-exit`, and its value under that name.
 pub fn told(console: &str, what: &str) -> Option<BTreeMap<String, String>> {
-    let line = console.lines().rev().find_map(|line| {
+    // What is behind the last line end is still being said.
+    let said = console.rfind('\n').map_or("", |end| &console[..end]);
+    let line = said.lines().rev().find_map(|line| {
         let said = line.trim_end().strip_prefix("GUEST ")?;
         let rest = said.strip_prefix(what)?;
         (rest.is_empty() || rest.starts_with([' ', '='])).then_some(said)

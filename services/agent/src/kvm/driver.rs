@@ -241,6 +241,9 @@ impl Hypervisor for Kvm {
         let parts = self.parts(work)?;
         self.guests.refuse_in_use(&order.volume_uuid)?;
         parts.storage.delete_disk(&order).await?;
+        if let Some(vm) = &order.ended_vm {
+            self.guests.forget_vm(work.host(), vm, &order.pool_uuid).await?;
+        }
         done(work, nothing())
     }
 

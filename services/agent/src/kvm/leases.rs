@@ -113,12 +113,21 @@ impl Guests {
 
     /// Forgets claims that lost against one that has won. Not waited for: nothing depends on it.
     pub(super) fn clear_below(&self, vm: &str, pool: &str, epoch: i64) {
-        let (areas, vm, pool) = (self.areas.clone(), vm.to_owned(), pool.to_owned());
+        let Some(parts) = self.parts() else { return };
+        let (areas, vm, pool, host) = (self.areas.clone(), vm.to_owned(), pool.to_owned(), parts.host.clone());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = areas.of(&pool, None).and_then(|area| area.clear_below(&vm, epoch)) {
+            if let Err(error) = areas.of(&pool, None).and_then(|area| area.clear_below(&vm, epoch, &host)) {
                 tracing::debug!(vm, %error, "old claims can't be cleared away");
             }
         });
+    }
+
+    /// A VM is no more: what was claimed of it on a pool goes.
+    pub(super) async fn forget_vm(&self, host: &str, vm: &str, pool: &str) -> Result<(), Failure> {
+        let _turn = self.turn(vm).await;
+        self.give_back(vm).await;
+        let (area, vm, host) = (self.area(pool).await?, vm.to_owned(), host.to_owned());
+        Blocking.ask(move || area.forget(&vm, &host)).await
     }
 
     pub async fn inspect_lease(&self, work: &Work, order: InspectLease) -> Result<Done, Failure> {
@@ -299,12 +308,13 @@ impl Guests {
                 }
                 held
             }
-            Deed::Resume => {
-                if let Some(roots) = &self.roots {
-                    roots.thaw(&vm).await;
-                }
-                self.hold(&vm, PowerState::On).await
-            }
+            Deed::Resume => match &self.roots {
+                Some(roots) => match roots.thaw(&vm).await {
+                    Ok(()) => self.hold(&vm, PowerState::On).await,
+                    Err(error) => Err(error),
+                },
+                None => self.hold(&vm, PowerState::On).await,
+            },
             Deed::End(epoch) => self.lose(&vm, epoch).await,
         };
         if let Err(error) = result {
@@ -341,7 +351,7 @@ impl Guests {
                     _ => {}
                 }
             }
-            (_, Ok(lines), _) => lines.keeper.suspend(&domain).await.map_err(|e| told(&e))?,
+            (_, Ok(lines), process) => frozen |= self.pause(&lines.keeper, &domain, process.as_deref()).await?,
             (_, Err(_), Some(process)) => {
                 process.freeze();
                 frozen = true;

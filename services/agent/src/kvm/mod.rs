@@ -57,6 +57,8 @@ pub struct KvmOptions {
     pub migration_address: Option<String>,
     /// Most that the sending of one guest takes, MiB a second. None: all that there is.
     pub migration_mib_per_s: Option<u64>,
+    /// Longest standstill at the end of the sending of a busy guest. It begins with QEMU's 300 ms, and is reached step by step.
+    pub migration_max_downtime: Duration,
     /// Memory that guests don't get, bytes.
     pub reserved_memory: u64,
     /// Guests are containers, by libvirt's driver for LXC: `arcus agent --hypervisor lxc`.
@@ -94,6 +96,7 @@ impl Default for KvmOptions {
             private_ip: None,
             migration_address: None,
             migration_mib_per_s: None,
+            migration_max_downtime: Duration::from_secs(1),
             reserved_memory: 1 << 30,
             containers: false,
             acceleration: None,

@@ -1,7 +1,8 @@
 //! The lease area of a pool that is a folder, shared by all who have it mounted.
 //!
 //! `leases/VM/EPOCH` is a claim, made by a hard link: it comes into being whole, and only once. `leases/VM/EPOCH.free`
-//! gives it back. `hosts/HOST` is a heartbeat, replaced by a rename. `lease_millis` is made by a hard link too. There are no
+//! gives it back. `leases/VM/EPOCH.lost` is a claim that lost against a higher one before its host gave it back, and `leases/VM/ended`
+//! says that the VM is no more: its folder goes with the last lost claim. `hosts/HOST` is a heartbeat, replaced by a rename. `lease_millis` is made by a hard link too. There are no
 //! locks: a stopped process must not hold anybody up.
 
 use super::machine::{Claimed, Glance, Rules, Sight};
@@ -21,6 +22,9 @@ const HOSTS: &str = "hosts";
 const ASIDE: &str = "aside";
 const LEASE_MILLIS: &str = "lease_millis";
 const FREE: &str = "free";
+const LOST: &str = "lost";
+/// The VM is no more.
+const ENDED: &str = "ended";
 /// Where leases of VMs without disks on a pool are kept: they are shared as well.
 const NO_POOL: &str = "no-pool";
 
@@ -59,7 +63,7 @@ impl Areas {
         }
         let missing = || io::Error::new(ErrorKind::NotFound, format!("this host doesn't have pool {name}"));
         let dir = (self.locate)(file_name(name)?).ok_or_else(missing)?;
-        let area = Arc::new(Area::open(&dir, wanted.unwrap_or(self.lease))?);
+        let area = Arc::new(Area::at(&dir, wanted.unwrap_or(self.lease))?);
         Ok(self.open().entry(name.to_owned()).or_insert(area).clone())
     }
 
@@ -89,7 +93,7 @@ pub(crate) struct Area {
 }
 
 impl Area {
-    fn open(dir: &Path, lease: Duration) -> io::Result<Area> {
+    fn at(dir: &Path, lease: Duration) -> io::Result<Area> {
         for folder in [LEASES, HOSTS, ASIDE] {
             fs::create_dir_all(dir.join(folder))?;
         }
@@ -163,25 +167,105 @@ impl Area {
         Ok(own)
     }
 
-    /// Gives a claim back, when it is this host's: it has stopped the VM for good, or never started it.
+    /// Gives a claim back, when it is this host's, and all that it lost before: it has stopped the VM for good, or never started it.
     pub fn free(&self, vm: &str, epoch: i64, host: &str) -> io::Result<()> {
         let folder = self.vm(vm)?;
-        if load::<Claim>(&folder.join(epoch.to_string()))?.is_some_and(|claim| claim.host_uuid == host) {
+        if is_of(&folder.join(epoch.to_string()), host)? {
             fs::write(folder.join(free_name(epoch)), b"")?;
         }
-        Ok(())
+        let names = names(&folder)?;
+        self.find_again(&folder, &names, epoch, host)?;
+        if names.iter().any(|name| name == ENDED) { self.tidy(vm) } else { Ok(()) }
     }
 
-    /// Clears claims away that lost against one that has won.
-    pub fn clear_below(&self, vm: &str, epoch: i64) -> io::Result<()> {
-        let folder = self.vm(vm)?;
-        for name in names(&folder)? {
-            let number = name.strip_suffix(&format!(".{FREE}")).unwrap_or(&name).parse::<i64>();
-            if number.is_ok_and(|number| number < epoch) {
+    /// Removes a host's lost claims up to an epoch: it knows.
+    fn find_again(&self, folder: &Path, names: &[String], epoch: i64, host: &str) -> io::Result<()> {
+        for name in names.iter().filter(|name| numbered(name, LOST).is_some_and(|lost| lost <= epoch)) {
+            if is_of(&folder.join(name), host)? {
                 remove(&folder.join(name))?;
             }
         }
         Ok(())
+    }
+
+    /// Clears claims away that lost against one of this host that has won. Of those that their hosts haven't given back it stays
+    /// known that they may not know yet.
+    pub fn clear_below(&self, vm: &str, epoch: i64, host: &str) -> io::Result<()> {
+        let folder = self.vm(vm)?;
+        let names = names(&folder)?;
+        for lower in names.iter().filter_map(|name| name.parse::<i64>().ok()).filter(|lower| *lower < epoch) {
+            let path = folder.join(lower.to_string());
+            if names.contains(&free_name(lower)) || is_of(&path, host)? {
+                remove(&path)?;
+            } else {
+                unless_gone(fs::rename(&path, folder.join(format!("{lower}.{LOST}"))))?;
+            }
+        }
+        for name in names.iter().filter(|name| numbered(name, FREE).is_some_and(|lower| lower < epoch)) {
+            remove(&folder.join(name))?;
+        }
+        self.find_again(&folder, &names, epoch - 1, host)
+    }
+
+    /// A VM is no more, and its root disk is gone, so that nobody can start it any more: what was claimed of it goes. Hosts that may
+    /// still run a copy lose it first, as by a fence; the last one of them that knows removes the rest.
+    pub fn forget(&self, vm: &str, host: &str) -> io::Result<()> {
+        let (sight, folder) = (self.read(vm)?, self.vm(vm)?);
+        let Some(highest) = sight.highest() else { return self.tidy(vm) };
+        let mut end = highest.epoch;
+        if !highest.free {
+            end += 1;
+            if !self.claim(vm, end, host)? {
+                return Err(io::Error::new(ErrorKind::ResourceBusy, format!("VM {vm} is being claimed")));
+            }
+            self.free(vm, end, host)?;
+        }
+        self.clear_below(vm, end, host)?;
+        fs::write(folder.join(ENDED), b"")?;
+        self.tidy(vm)
+    }
+
+    /// Removes what is left of a VM that is no more, unless there is a host that may not know. Claims go before what says that they are
+    /// given back, and the mark goes last: what a kill leaves is tidied up by whoever comes next.
+    fn tidy(&self, vm: &str) -> io::Result<()> {
+        let folder = self.vm(vm)?;
+        let names = names(&folder)?;
+        let open = |name: &String| match name.parse::<i64>() {
+            Ok(epoch) => !names.contains(&free_name(epoch)),
+            Err(_) => numbered(name, LOST).is_some(),
+        };
+        if names.iter().any(open) {
+            return Ok(());
+        }
+        for name in names.iter().filter(|name| name.parse::<i64>().is_ok()) {
+            remove(&folder.join(name))?;
+        }
+        for name in names.iter().filter(|name| numbered(name, FREE).is_some()) {
+            remove(&folder.join(name))?;
+        }
+        remove(&folder.join(ENDED))?;
+        match fs::remove_dir(&folder) {
+            Err(e) if e.kind() != ErrorKind::DirectoryNotEmpty => unless_gone(Err(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Claims of a VM that a host may still run a copy by: the highest, unless it is given back, and what was lost. What is left of a VM
+    /// that is no more is removed, if that can be done.
+    pub fn open(&self, vm: &str) -> io::Result<Vec<Claimed>> {
+        let sight = self.read(vm)?;
+        let mut open: Vec<Claimed> = sight.highest().filter(|claim| !claim.free).cloned().into_iter().collect();
+        let folder = self.vm(vm)?;
+        let names = names(&folder)?;
+        for epoch in names.iter().filter_map(|name| numbered(name, LOST)) {
+            if let Some(claim) = load::<Claim>(&folder.join(format!("{epoch}.{LOST}")))? {
+                open.push(Claimed { epoch, host: claim.host_uuid, free: false });
+            }
+        }
+        if names.iter().any(|name| name == ENDED) {
+            self.tidy(vm)?;
+        }
+        Ok(open)
     }
 
     /// The VMs that were ever claimed here.
@@ -219,6 +303,11 @@ fn free_name(epoch: i64) -> String {
     format!("{epoch}.{FREE}")
 }
 
+/// The epoch of a name such as `7.lost`.
+fn numbered(name: &str, what: &str) -> Option<i64> {
+    name.strip_suffix(what)?.strip_suffix('.')?.parse().ok()
+}
+
 /// Refuses what would lead out of the folder.
 pub(super) fn file_name(name: &str) -> io::Result<&str> {
     let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
@@ -234,10 +323,19 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    unless_gone(fs::remove_file(path))
+}
+
+fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+    match done {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
+}
+
+/// Whether a claim is this host's; one that isn't there is nobody's.
+fn is_of(claim: &Path, host: &str) -> io::Result<bool> {
+    Ok(load::<Claim>(claim)?.is_some_and(|claim| claim.host_uuid == host))
 }
 
 fn aside_name() -> String {
@@ -315,12 +413,82 @@ mod tests {
         // Wanted again by the one that gave it back.
         assert!(pool.claim("vm", 3, "a").unwrap());
         assert_eq!(pool.read("vm").unwrap(), Sight::new(vec![claim(3, "a", false), claim(11, "b", false)]));
-        pool.clear_below("vm", 11).unwrap();
+        pool.clear_below("vm", 11, "b").unwrap();
         assert_eq!(pool.read("vm").unwrap(), Sight::new(vec![claim(11, "b", false)]));
         assert_eq!(pool.read("other").unwrap(), Sight::default());
         assert_eq!(pool.vms().unwrap(), ["vm"]);
         assert!(pool.claim("../vm", 1, "a").is_err());
         assert!(names(&dir.path().join("p").join(ASIDE)).unwrap().is_empty());
+    }
+
+    fn left(dir: &Path, vm: &str) -> Vec<String> {
+        let mut left = names(&dir.join("p").join(LEASES).join(vm)).unwrap();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn a_vm_that_is_no_more_has_no_claims() {
+        let dir = testkit::temp_dir();
+        let pool = area(dir.path(), 500);
+        assert!(pool.claim("vm", 1, "a").unwrap());
+        pool.free("vm", 1, "a").unwrap();
+        assert!(pool.claim("vm", 2, "b").unwrap());
+        pool.clear_below("vm", 2, "b").unwrap();
+        pool.free("vm", 2, "b").unwrap();
+        pool.forget("vm", "c").unwrap();
+        assert!(pool.vms().unwrap().is_empty());
+        pool.forget("vm", "c").unwrap();
+        pool.free("vm", 2, "b").unwrap();
+        assert!(pool.vms().unwrap().is_empty(), "never claimed, or said twice");
+    }
+
+    #[test]
+    fn a_late_writer_loses_a_vm_that_is_no_more() {
+        let dir = testkit::temp_dir();
+        let pool = area(dir.path(), 500);
+        let rules = pool.rules();
+        let look = |tenure: &mut super::super::Tenure| tenure.looked(rules, Duration::ZERO, pool.glance("vm").unwrap());
+        // Taken from a, which doesn't know; and b hasn't given it back.
+        let mut late = [super::super::Tenure::unknown(1), super::super::Tenure::unknown(2)];
+        assert!(pool.claim("vm", 1, "a").unwrap() && pool.claim("vm", 2, "b").unwrap());
+        pool.clear_below("vm", 2, "b").unwrap();
+        assert_eq!(left(dir.path(), "vm"), ["1.lost", "2"]);
+        pool.forget("vm", "c").unwrap();
+        assert_eq!(left(dir.path(), "vm"), ["1.lost", "2.lost", "3", "3.free", "ended"]);
+        pool.forget("vm", "d").unwrap();
+        for tenure in &mut late {
+            assert_eq!(look(tenure), super::super::Missing::Nothing, "nothing is claimed again");
+            assert_eq!(tenure.standing(Duration::ZERO), super::super::Standing::Over(3));
+        }
+        let open: Vec<(i64, String)> = pool.open("vm").unwrap().into_iter().map(|c| (c.epoch, c.host)).collect();
+        assert!(open.contains(&(1, "a".into())) && open.contains(&(2, "b".into())) && open.len() == 2, "{open:?}");
+        // They find out, one after the other.
+        pool.free("vm", 2, "b").unwrap();
+        assert_eq!(left(dir.path(), "vm"), ["1.lost", "3", "3.free", "ended"]);
+        pool.free("vm", 1, "a").unwrap();
+        assert!(pool.vms().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_kill_leaves_of_a_vm_that_is_no_more_goes_later() {
+        let dir = testkit::temp_dir();
+        let pool = area(dir.path(), 500);
+        for left in [["2", "2.free", "ended"].as_slice(), &["2.free", "ended"], &["ended"], &[]] {
+            assert!(pool.claim("vm", 2, "a").unwrap());
+            let folder = dir.path().join("p").join(LEASES).join("vm");
+            for name in ["2.free", "ended"] {
+                fs::write(folder.join(name), b"").unwrap();
+            }
+            for name in ["2", "2.free", "ended"].iter().filter(|name| !left.contains(name)) {
+                fs::remove_file(folder.join(name)).unwrap();
+            }
+            match left.is_empty() {
+                true => pool.forget("vm", "b").unwrap(),
+                false => assert!(pool.open("vm").unwrap().is_empty()),
+            }
+            assert!(pool.vms().unwrap().is_empty(), "{left:?}");
+        }
     }
 
     #[test]

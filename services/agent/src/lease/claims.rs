@@ -38,13 +38,11 @@ pub(crate) fn look(area: &Area, host: &str, vm: &str, epoch: i64, holder: &dyn H
     Ok(())
 }
 
-/// The VMs of a pool whose highest claim isn't given back.
+/// The VMs of a pool whose highest claim isn't given back, or that a host has lost and may not know it.
 pub(crate) fn held(area: &Area) -> io::Result<Vec<(String, Claimed)>> {
     let mut held = Vec::new();
     for vm in area.vms()? {
-        if let Some(highest) = area.read(&vm)?.highest().filter(|claim| !claim.free) {
-            held.push((vm, highest.clone()));
-        }
+        held.extend(area.open(&vm)?.into_iter().map(|claim| (vm.clone(), claim)));
     }
     Ok(held)
 }

@@ -64,6 +64,9 @@ impl Simulator {
     pub(super) async fn do_delete_disk(&self, work: &Work, order: DeleteDisk) -> Result<Done, Failure> {
         let names = ["DeleteDisk", "DeleteCommand", "DestroyCommand"];
         let mute = self.before(work, &names).await?;
+        if let Some(vm) = &order.ended_vm {
+            self.forget_vm(work, vm, &order.pool_uuid).await?;
+        }
         let done = work.commit(|entries| {
             let mut state = self.alive(work)?;
             let pool = state.pools.get_mut(&order.pool_uuid);

@@ -16,8 +16,8 @@ use contract_agent::{
     AgentKind, ApplyRouter, AttachDisk, BeginMigration, ConfirmMigration, DeleteDisk, DeleteImage, DetachDisk,
     EnsureDisk, EnsurePool, FenceVm, FetchImage, FinishMigration, ForgottenRouter, ForgottenVm, HostSpawned, HostUp,
     InspectHost, InspectLease, ListDisks, Mock, MockList, PerformMigration, PlugNic, PowerReason, PowerState,
-    PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange, SpawnHost,
-    StartVm, StopVm, StoreDisk, UnplugNic, VmSpec, VmState, outcome,
+    PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange, ScaleVm,
+    SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, VmSpec, VmState, outcome,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
@@ -205,7 +205,7 @@ impl Hypervisor for Simulator {
         };
         match done {
             Ok(done) => {
-                self.clear_below(&vm, &pool, epoch);
+                self.clear_below(work.host(), &vm, &pool, epoch);
                 Ok(done.mute(mute))
             }
             Err(failure) => {
@@ -305,6 +305,10 @@ impl Hypervisor for Simulator {
         self.do_unplug_nic(work, order).await
     }
 
+    async fn scale_vm(&self, work: &Work, order: ScaleVm) -> Result<Done, Failure> {
+        self.do_scale_vm(work, order).await
+    }
+
     async fn apply_router(&self, work: &Work, mut order: ApplyRouter) -> Result<Done, Failure> {
         // A section's fault fails the section; only a fault of the whole order fails it.
         let spec = self.alive(work)?.host(work.host())?.spec.clone();
@@ -326,7 +330,10 @@ impl Hypervisor for Simulator {
                 host.dirty = true;
                 entries.push(Entry::Router(RouterChange { host_uuid: work.host().into(), change: Some(order) }));
             }
-            Ok((outcome::Body::Router(RouterApplied { router_uuid, generation, behind, faults }), state))
+            Ok((
+                outcome::Body::Router(RouterApplied { router_uuid, generation, behind, faults, taken: Vec::new() }),
+                state,
+            ))
         });
         Ok(done?.mute(mute))
     }

@@ -41,10 +41,10 @@ impl Simulator {
     }
 
     /// Forgets claims that lost against one that has won. Not waited for: nothing depends on it.
-    pub(super) fn clear_below(&self, vm: &str, pool: &str, epoch: i64) {
-        let (areas, vm, pool) = (self.areas.clone(), vm.to_owned(), pool.to_owned());
+    pub(super) fn clear_below(&self, host: &str, vm: &str, pool: &str, epoch: i64) {
+        let (areas, vm, pool, host) = (self.areas.clone(), vm.to_owned(), pool.to_owned(), host.to_owned());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = areas.of(&pool, None).and_then(|area| area.clear_below(&vm, epoch)) {
+            if let Err(error) = areas.of(&pool, None).and_then(|area| area.clear_below(&vm, epoch, &host)) {
                 tracing::debug!(vm, %error, "old claims can't be cleared away");
             }
         });
@@ -68,6 +68,13 @@ impl Simulator {
                 }
             }
         });
+    }
+
+    /// A VM is no more: what was claimed of it on a pool goes.
+    pub(super) async fn forget_vm(&self, work: &Work, vm: &str, pool: &str) -> Result<(), Failure> {
+        self.give_back(work.host(), vm);
+        let (area, vm, host) = (self.area(work, pool).await?, vm.to_owned(), work.host().to_owned());
+        self.blocking(work, move || area.forget(&vm, &host)).await
     }
 
     pub(super) async fn do_inspect_lease(&self, work: &Work, order: InspectLease) -> Result<Done, Failure> {
@@ -107,7 +114,7 @@ impl Simulator {
         }
         drop(taken);
         self.give_back(work.host(), wanted.vm);
-        self.clear_below(wanted.vm, wanted.pool, wanted.epoch);
+        self.clear_below(work.host(), wanted.vm, wanted.pool, wanted.epoch);
         Ok(done.mute(mute))
     }
 

@@ -17,6 +17,7 @@ mod leases;
 mod migrate;
 mod nics;
 mod router;
+mod scale;
 mod screen;
 mod state;
 mod tamper;

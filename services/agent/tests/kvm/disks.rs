@@ -37,6 +37,7 @@ fn delete(disk: &VmDisk) -> command::Body {
         volume_uuid: disk.volume_uuid.clone(),
         pool_uuid: disk.pool_uuid.clone(),
         path: disk.path.clone(),
+        ended_vm: None,
     })
 }
 

@@ -1,7 +1,10 @@
 //! Never two copies of a guest.
 
+use crate::common::SECOND;
 use crate::world::{LEASE, SECTOR, World, start, stop};
-use contract_agent::{FenceVm, InspectLease, LeaseState, Outcome, PowerReason, PowerState, command, outcome};
+use contract_agent::{
+    DeleteDisk, FenceVm, InspectLease, LeaseState, Outcome, PowerReason, PowerState, VmSpec, command, outcome,
+};
 use libvirt::DomainState;
 use std::time::Instant;
 
@@ -51,6 +54,63 @@ async fn a_guest_that_was_taken_over_is_killed() {
     spec.generation = 4;
     world.started(1, &spec, true).await;
     world.vm(1, stop(&spec, true)).await;
+    world.end().await;
+}
+
+/// What is left of a VM on the pool when its root disk is gone, and it with that.
+async fn expunged(world: &World, host: i64, spec: &VmSpec) -> Vec<String> {
+    let root = &spec.disks[0];
+    let delete = DeleteDisk {
+        volume_uuid: root.volume_uuid.clone(),
+        pool_uuid: root.pool_uuid.clone(),
+        path: root.path.clone(),
+        ended_vm: Some(spec.uuid.clone()),
+    };
+    for _ in 0..2 {
+        world.execute(host, command::Body::DeleteDisk(delete.clone())).await.unwrap();
+    }
+    world.claims(&spec.uuid)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_is_no_more_leaves_nothing_and_no_late_writer() {
+    let Some(mut world) = World::start("a_vm_that_is_no_more_leaves_nothing_and_no_late_writer", 2).await else {
+        return;
+    };
+    let mut spec = world.spec(SECTOR).await;
+    world.running(1, &spec).await;
+    world.vm(1, stop(&spec, true)).await;
+    spec.generation = 2;
+    world.running(2, &spec).await;
+    world.vm(2, stop(&spec, true)).await;
+    assert!(expunged(&world, 1, &spec).await.is_empty());
+    assert!(!world.lease_dir().join(&spec.uuid).exists());
+
+    // Taken from a host whose agent is away: its copy goes on, with a data disk that is another's soon.
+    let mut spec = world.spec(SECTOR).await;
+    spec.disks.push(world.volume(1).await);
+    world.running(1, &spec).await;
+    world.kill_agent(0).await;
+    let fence = FenceVm { vm_uuid: spec.uuid.clone(), pool_uuid: world.pool.clone(), generation: 2 };
+    world.execute(2, command::Body::FenceVm(fence)).await.unwrap();
+    let lost = || async { world.claims(&spec.uuid) == ["1.lost", "2", "2.free"] };
+    testkit::wait_until(lost, 60 * SECOND).await;
+    assert_eq!(expunged(&world, 2, &spec).await, ["1.lost", "2", "2.free", "ended"]);
+    assert_eq!(world.processes(&spec.uuid), 1);
+    // It ends before its agent says hello, and what told so goes with it.
+    world.start_agent(0).await;
+    assert_eq!(world.processes(&spec.uuid), 0);
+    testkit::wait_until(|| async { !world.lease_dir().join(&spec.uuid).exists() }, 60 * SECOND).await;
+
+    // The same with one that nobody has taken over before: its host was away when it was destroyed.
+    let spec = world.spec(SECTOR).await;
+    world.running(1, &spec).await;
+    world.kill_agent(0).await;
+    assert_eq!(expunged(&world, 2, &spec).await, ["1.lost", "2", "2.free", "ended"]);
+    world.crash(&spec.uuid);
+    world.start_agent(0).await;
+    testkit::wait_until(|| async { !world.lease_dir().join(&spec.uuid).exists() }, 60 * SECOND).await;
+    assert!(world.inventory(1).await.vms.is_empty());
     world.end().await;
 }
 

@@ -49,6 +49,9 @@ const BUSY: &[u8] = &[
     0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00, // none, and all memory
 ];
 
+/// How fast [`BUSY`] is sent to arrive nevertheless.
+const BUSY_MIB_PER_S: u64 = 256;
+
 fn step_of(outcome: Outcome) -> MigrationStep {
     match outcome.body {
         Some(outcome::Body::Migration(step)) => step,
@@ -65,14 +68,16 @@ struct Way {
     here: VmSpec,
     /// As it is to run at the destination.
     there: VmSpec,
-    /// Longest standstill, ms; 0: the hypervisor's.
+    /// Longest standstill, ms; 0: the host's own.
     downtime: u32,
+    /// How long the sending may take, ms; 0: as long as it takes.
+    patience: u32,
 }
 
 impl Way {
     fn new(from: i64, to: i64, here: &VmSpec) -> Way {
         let there = VmSpec { generation: here.generation + 1, ..here.clone() };
-        Way { from, to, here: here.clone(), there, downtime: 0 }
+        Way { from, to, here: here.clone(), there, downtime: 0, patience: 0 }
     }
 
     /// The next try.
@@ -104,6 +109,7 @@ impl Way {
             uri: prepared.uri.clone(),
             report_after_millis: millis,
             max_downtime_millis: self.downtime,
+            give_up_after_millis: self.patience,
         };
         world.execute(self.from, command::Body::PerformMigration(order)).await.map(step_of)
     }
@@ -236,11 +242,16 @@ async fn counting(world: &World) -> (VmSpec, Told) {
     (spec, told)
 }
 
-/// A guest on the first host that is sent for minutes.
-async fn slow(world: &mut World) -> VmSpec {
-    world.mib_per_s = Some(1);
+/// The sending of guests takes so much from now on.
+async fn limit(world: &mut World, mib_per_s: Option<u64>) {
+    world.mib_per_s = mib_per_s;
     world.kill_agent(0).await;
     world.start_agent(0).await;
+}
+
+/// A guest on the first host that is sent for minutes.
+async fn slow(world: &mut World) -> VmSpec {
+    limit(world, Some(1)).await;
     let mut spec = world.spec(BUSY).await;
     spec.memory_bytes = 256 * MIB;
     world.running(1, &spec).await;
@@ -473,11 +484,38 @@ async fn a_sending_is_told_of_and_called_off() {
     way = way.again();
 
     // As fast as the line is, all of it is sent.
-    world.mib_per_s = None;
-    world.kill_agent(0).await;
-    world.start_agent(0).await;
+    limit(&mut world, None).await;
     way.downtime = 2000;
     way.leave(&world).await;
+    way.arrive(&world).await;
+    world.vm(2, stop(&way.there, true)).await;
+    assert_eq!(world.processes(&spec.uuid), 0);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_guest_arrives_or_goes_on_where_it_was() {
+    let Some(mut world) = World::start("a_busy_guest_arrives_or_goes_on_where_it_was", 2).await else { return };
+    let spec = slow(&mut world).await;
+    // What it changes in a moment takes a minute to send.
+    let way = Way { patience: 8_000, ..Way::new(1, 2, &spec) };
+    let begun = way.begin(&world).await.unwrap();
+    let prepared = way.prepare(&world, &begun).await.unwrap();
+    let refused = way.send(&world, &prepared).await.unwrap_err();
+    assert!(!refused.is_transient() && refused.full_text().contains("8 s were over"), "{refused}");
+    // Nobody has said anything yet, and it goes on.
+    assert_eq!(world.domain(1, &spec.uuid).await.unwrap().1, DomainState::RUNNING);
+    assert_eq!(reported(&world, 1).await, [(PowerState::On, PowerReason::Unspecified, 1)]);
+    assert_eq!(world.claims(&spec.uuid), ["1"]);
+    way.cancel(&world).await;
+    assert_eq!((world.domain(2, &spec.uuid).await, world.processes(&spec.uuid)), (None, 1));
+
+    // Slower than it changes its memory, but it is slowed down, and may stand still for longer from time to time.
+    limit(&mut world, Some(BUSY_MIB_PER_S)).await;
+    let way = Way { patience: 240_000, ..way.again() };
+    let began = std::time::Instant::now();
+    way.leave(&world).await;
+    eprintln!("a busy guest was sent within {:.1} s", began.elapsed().as_secs_f64());
     way.arrive(&world).await;
     world.vm(2, stop(&way.there, true)).await;
     assert_eq!(world.processes(&spec.uuid), 0);

@@ -47,6 +47,7 @@ async fn a_container_starts_once_reboots_and_stops() {
         volume_uuid: root.volume_uuid.clone(),
         pool_uuid: root.pool_uuid.clone(),
         path: root.path.clone(),
+        ended_vm: None,
     };
     assert!(world.execute(1, command::Body::DeleteDisk(delete.clone())).await.is_err(), "it is in use");
 

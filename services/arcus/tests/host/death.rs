@@ -1,5 +1,6 @@
 //! Hosts that die, or seem to: what ran there runs elsewhere when that was wanted, and never twice.
 
+use crate::guests::{password_noted, passwords};
 use crate::traffic;
 use crate::watch::Watch;
 use crate::world::{Vm, World, text};
@@ -172,6 +173,7 @@ pub async fn rebooted(world: &mut World, hosts: &[String], pair: &Pair) {
 pub async fn dead(world: &mut World, hosts: &[String], pair: &Pair, before: &[Vec<String>]) {
     let at = pair.place(world, hosts).await;
     pair.beside(world, &hosts[at]).await;
+    password_noted(world, &pair.kept).await;
     let (boots, watch) = (world.boots(&pair.kept), pair.watch(world));
     let begun = Instant::now();
     world.kill_host(at).await;
@@ -185,6 +187,7 @@ pub async fn dead(world: &mut World, hosts: &[String], pair: &Pair, before: &[Ve
     let name = world.machines[at].name().to_owned();
     alerted(world, &[&name, "is down"]).await;
     assert_eq!(pair.place(world, hosts).await, 1 - at, "elsewhere");
+    assert_eq!(passwords(world, &pair.kept), 1, "its new router doesn't offer again what it has");
     world.boot_host(at).await;
     host_is(world, &hosts[at], "Up").await;
     let clean = || async {

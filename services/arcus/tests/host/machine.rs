@@ -153,7 +153,8 @@ impl Machine {
         let name = |line: &str| line.split(": ").nth(1).and_then(|n| n.split('@').next()).map(str::to_owned);
         all.extend(links.lines().filter_map(name).map(|name| format!("device {name}")));
         all.extend(self.run("nft", &["list", "tables"]).lines().map(str::to_owned));
-        let processes = self.run("sh", &["-c", "cat /proc/[0-9]*/comm"]);
+        // One that ends meanwhile isn't there any more.
+        let processes = self.run("sh", &["-c", "cat /proc/[0-9]*/comm 2>/dev/null || true"]);
         let ours = |name: &&str| ["qemu-system", "dnsmasq", "haproxy"].iter().any(|known| name.starts_with(known));
         all.extend(processes.lines().filter(ours).map(|name| format!("process {name}")));
         all.sort();

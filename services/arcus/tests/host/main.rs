@@ -110,6 +110,7 @@ async fn guests_outlive_their_hosts() {
     zone::offerings(&mut world).await;
     let bucket = stores::Bucket::add(&world).await;
     bucket.template(&mut world).await;
+    bucket.downloaded(&world).await;
     clock.done("two hosts are up, and a template is in a bucket");
     guests::network(&mut world).await;
     let pair = death::Pair::deploy(&world, &hosts).await;
@@ -131,6 +132,7 @@ async fn guests_outlive_their_hosts() {
     clock.done("nothing stays");
 }
 
+// covers: TOPO-047, VM-244
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_moves_while_it_runs() {
     let Some(mut world) = World::new("a_guest_moves_while_it_runs").await else { return };
@@ -150,9 +152,10 @@ async fn a_guest_moves_while_it_runs() {
     let (vm, _) = world.deploy("moving", &[("hostid", &hosts[0])]).await;
     world.booted(&vm, 1).await;
     clock.done("a guest is up");
-    let ip = migrate::there_and_back(&world, &hosts, &vm).await;
+    let held = migrate::there_and_back(&world, &hosts, &vm).await;
     clock.done("it has moved there and back");
-    migrate::killed(&mut world, &hosts, &vm, &ip).await;
+    migrate::killed(&mut world, &hosts, &vm, &held).await;
+    held.end().await;
     clock.done("agents died while it moved");
     guests::end(&world, &[&vm], &before).await;
     clock.done("nothing stays");

@@ -1,6 +1,6 @@
 //! A secondary store that is a bucket of an S3 server.
 
-use crate::world::World;
+use crate::world::{World, text};
 use crate::zone;
 use std::path::PathBuf;
 use testkit::S3;
@@ -38,6 +38,22 @@ impl Bucket {
         let out = std::process::Command::new("find").arg(&self.folder).args(["-type", "f", "-printf", "%s\n"]).output();
         let out = String::from_utf8_lossy(&out.unwrap().stdout).into_owned();
         out.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    /// The template is downloaded from it by whoever has the URL, whole and in parts.
+    pub async fn downloaded(&self, world: &World) {
+        let endpoint = format!("http://{}/client/api", world.control.address());
+        world.run("updateConfiguration", &[("name", "endpointe.url"), ("value", &endpoint)]).await;
+        let order = [("id", world.id("template")), ("zoneid", world.id("zone")), ("mode", "HTTP_DOWNLOAD")];
+        let url = text(&world.run("extractTemplate", &order).await, "/template/url");
+        let image = std::fs::read(world.folder("images").join("guest.qcow2")).unwrap();
+        let web = reqwest::Client::new();
+        let whole = web.get(&url).send().await.unwrap();
+        assert_eq!(whole.status(), reqwest::StatusCode::OK);
+        assert!(whole.bytes().await.unwrap() == image);
+        let part = web.get(&url).header(reqwest::header::RANGE, "bytes=1234567-2345678").send().await.unwrap();
+        assert_eq!(part.status(), reqwest::StatusCode::PARTIAL_CONTENT);
+        assert!(part.bytes().await.unwrap() == image[1_234_567..=2_345_678]);
     }
 
     /// A template lies in it as it was downloaded.

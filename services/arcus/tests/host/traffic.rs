@@ -4,7 +4,7 @@ use crate::network::OUTSIDE;
 use crate::world::{Vm, World, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use testkit::guest::{Guest, talk};
 use testkit::{Process, until_ok, wait_until};
@@ -62,14 +62,30 @@ pub async fn forwarding(world: &World, vm: &Vm) -> (String, String) {
     (id, ip)
 }
 
-/// A public address by whose `port` a guest's echo is reached, and its shell at 2323.
+/// A public address by whose `port` a guest's echo is reached, its shell at 2323, and what numbers lines at 12007.
 pub async fn reach(world: &World, vm: &Vm, port: &str) -> String {
     let (id, ip) = address(world).await;
     forward(world, &id, vm, port, "7").await;
+    forward(world, &id, vm, "12007", "2007").await;
     forward(world, &id, vm, "2323", "2323").await;
     open(world, &id, "1", "65535").await;
     world.reached(&format!("{ip}:{port}")).await;
     ip
+}
+
+/// A public address whose pings a guest itself answers.
+pub async fn pinged(world: &World, vm: &Vm) -> IpAddr {
+    let (id, ip) = address(world).await;
+    world.run("enableStaticNat", &[("ipaddressid", &id), ("virtualmachineid", &vm.id)]).await;
+    let params = [
+        ("ipaddressid", id.as_str()),
+        ("protocol", "icmp"),
+        ("icmptype", "-1"),
+        ("icmpcode", "-1"),
+        ("cidrlist", "0.0.0.0/0"),
+    ];
+    world.run("createFirewallRule", &params).await;
+    ip.parse().unwrap()
 }
 
 /// A guest that is reached by a public address.

@@ -214,7 +214,7 @@ impl World {
         let configured = || {
             self.machines.iter().map(|m| m.console(&vm.instance).matches("GUEST configured ").count()).sum::<usize>()
         };
-        wait_until(|| async { self.boots(vm) >= boots && configured() >= boots }, Duration::from_secs(180)).await;
+        wait_until(|| async { self.boots(vm) >= boots && configured() >= boots }, Duration::from_secs(420)).await;
     }
 
     /// Whether somebody outside who calls this address gets an echo.

@@ -164,7 +164,8 @@ async fn good(world: &mut World, at: &str) -> u64 {
     let good = register(world, "guest", &format!("{at}/guest.qcow2"), &format!("{{SHA-256}}{sum}")).await;
     let ready = || async {
         let told = shown(world, &good).await;
-        if told["isready"] == true { Ok(told) } else { Err(told.to_string()) }
+        // Its row was read a moment before what lies in stores.
+        if told["isready"] == true && told["physicalsize"].is_u64() { Ok(told) } else { Err(told.to_string()) }
     };
     let ready = until_ok(ready, Duration::from_secs(120)).await;
     assert_eq!(

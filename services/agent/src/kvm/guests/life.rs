@@ -156,10 +156,11 @@ impl Guests {
             let Some(guest) = table.guests.get_mut(&key) else {
                 return Err(ApiError::concurrent("the VM was taken over while it started"));
             };
-            (guest.domain, guest.described, guest.process) = (domain.clone(), described, process);
+            (guest.domain, guest.described, guest.process) = (domain.clone(), described, process.clone());
             guest.permit.clone()
         };
-        self.let_run(&lines, &domain, &permit).await
+        self.let_run(&lines, &domain, &permit).await?;
+        self.confine(process, &live).await
     }
 
     /// Lets a paused domain run if its lease permits; if not, it stays paused until that does.
@@ -171,14 +172,16 @@ impl Guests {
                 "the VM was taken over with generation {epoch} while it started"
             )));
         }
-        if permit.standing(now()) == Standing::Permitted {
+        let (permitted, mut frozen) = (permit.standing(now()) == Standing::Permitted, false);
+        if permitted {
             match lines.orders.resume(domain).await {
                 // Containers run from the beginning.
                 Err(error) if self.roots.is_none() || !error.is_wrong_state() => return Err(told(&error)),
                 _ => {}
             }
         } else if self.roots.is_some() {
-            lines.orders.suspend(domain).await.map_err(|e| told(&e))?;
+            let process = self.table().guests.get(&key).and_then(|guest| guest.process.clone());
+            frozen = self.pause(&lines.orders, domain, process.as_deref()).await?;
         }
         {
             let mut table = self.table();
@@ -186,7 +189,9 @@ impl Guests {
                 return Err(ApiError::concurrent("the VM was taken over while it started"));
             };
             guest.phase = Phase::Settled;
-            if permit.standing(now()) == Standing::Permitted {
+            guest.frozen |= frozen;
+            // What was done counts: what its lease permits by now the keeper looks at.
+            if permitted {
                 (guest.power, guest.reason) = (PowerState::On, PowerReason::Unspecified);
             } else {
                 // The keeper resumes it when its lease can be read again.
@@ -373,7 +378,11 @@ impl Guests {
         if let Some(roots) = &self.roots {
             match violent {
                 true => roots.cut(vm).await,
-                false => roots.thaw(vm).await,
+                false => {
+                    if let Err(error) = roots.thaw(vm).await {
+                        tracing::warn!(vm, %error, "a container's root can't be thawed before it ends");
+                    }
+                }
             }
         }
         if violent && let Some(process) = &process {

@@ -218,7 +218,10 @@ impl Guests {
         let vms = table.states();
         let mut digest = Digest::new(&parts.boot_id);
         vms.iter().for_each(|vm| digest.vm(&vm.uuid, vm.power(), vm.generation));
-        routers.iter().for_each(|router| digest.router(&router.router_uuid, router.generation));
+        for router in &routers {
+            digest.router(&router.router_uuid, router.generation);
+            router.taken.iter().for_each(|taken| digest.taken(&taken.vm_uuid, &taken.password_id));
+        }
         let digest = digest.finish();
         if told {
             table.reported.clone_from(&digest);

@@ -60,6 +60,12 @@ impl Process {
         self
     }
 
+    /// A container's control group of version 2.
+    pub(super) fn unified_group(&self) -> Option<&Path> {
+        let (file, _) = self.freezer.as_ref()?;
+        file.parent().filter(|_| file.ends_with("cgroup.freeze"))
+    }
+
     /// Stops a container's processes or lets them go on; false when there is no way to.
     fn stop_group(&self, stopped: bool) -> bool {
         let Some((file, [thawed, frozen])) = &self.freezer else { return false };

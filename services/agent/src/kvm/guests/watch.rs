@@ -199,6 +199,7 @@ impl Guests {
         let vm = domain.uuid.to_string();
         let process = self.daemon.process_of(domain.uuid);
         let frozen = process.as_ref().is_some_and(|process| process.is_frozen());
+        self.keep_confined(&vm, process.as_ref(), xml);
         let (waits, runs) = (described.waits, state.running().is_some());
         let (phase, reason) = match waits {
             // Paused by the end of its migration, else it isn't whole.

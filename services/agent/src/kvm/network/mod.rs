@@ -211,9 +211,13 @@ impl Network {
         Ok(())
     }
 
-    /// What this host's routers were told, and which of their sections failed. Doesn't wait for changes under way.
+    /// What this host's routers were told, which of their sections failed, and which passwords were taken. Doesn't wait for changes under way.
     pub fn routers_now(&self) -> Vec<RouterApplied> {
-        self.0.reports().values().cloned().collect()
+        let mut routers: Vec<RouterApplied> = self.0.reports().values().cloned().collect();
+        for router in &mut routers {
+            router.taken = self.0.routers.taken(&router.router_uuid);
+        }
+        routers
     }
 
     /// Removes all routers: the host was deleted. What can't be removed is told and tried by the next start.

@@ -20,6 +20,10 @@ use tokio::sync::watch as channel;
 
 /// Between two calls to break a sending off: it may not have begun when it is called off first.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Between two looks at how far a sending is.
+const LOOK: Duration = Duration::from_secs(1);
+/// What QEMU lets a guest stand still for at the end, unless it is told, in ms.
+const USUAL_DOWNTIME: u64 = 300;
 /// libvirt's number of the job of a guest that is sent (`VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT`).
 const SENT_AWAY: u64 = 5;
 
@@ -120,29 +124,65 @@ impl Guests {
         let sending =
             Arc::new(Sending { generation, uri: order.uri.clone(), domain, line, end: channel::Sender::new(None) });
         self.moves.sent().insert(vm.to_owned(), sending.clone());
-        let (guests, cookie, downtime) = (self.clone(), order.cookie.clone(), order.max_downtime_millis);
-        let (vm, under_way) = (vm.to_owned(), sending.clone());
+        let (guests, order, under_way) = (self.clone(), order.clone(), sending.clone());
         tokio::spawn(async move {
-            let sent = guests.send_all(&under_way, Cookie::from(cookie), downtime).await;
-            guests.has_sent(&vm, &under_way, sent).await;
+            let sent = guests.send_all(&under_way, &order).await;
+            guests.has_sent(&order.vm_uuid, &under_way, sent).await;
         });
         Ok(Some(sending))
     }
 
-    async fn send_all(&self, sending: &Sending, cookie: Cookie, downtime: u32) -> Result<Cookie, libvirt::Error> {
+    async fn send_all(&self, sending: &Sending, order: &PerformMigration) -> Result<Cookie, ApiError> {
         let Sending { line, domain, .. } = sending;
-        if downtime > 0 {
-            line.set_max_downtime(domain, downtime.into()).await?;
+        let cant = |e: libvirt::Error| refusal("The VM can't be sent to the other host", &e);
+        if order.max_downtime_millis > 0 {
+            line.set_max_downtime(domain, order.max_downtime_millis.into()).await.map_err(cant)?;
         }
         let mut params = Params::new().with(migrate::URI, sending.uri.clone());
         if let Some(most) = self.options.migration_mib_per_s {
             params = params.with(migrate::BANDWIDTH, most);
         }
-        line.migrate_perform(domain, None, &params, &cookie, FLAGS).await
+        let cookie = Cookie::from(order.cookie.clone());
+        let mut sent = std::pin::pin!(line.migrate_perform(domain, None, &params, &cookie, FLAGS));
+        let millis = u64::from(order.give_up_after_millis);
+        tokio::select! {
+            sent = &mut sent => return sent.map_err(cant),
+            () = self.urge(sending, order.max_downtime_millis) => {}
+            () = tokio::time::sleep(Duration::from_millis(millis)), if millis > 0 => {}
+        }
+        // It goes on here, unless all of it was sent at the last moment.
+        loop {
+            self.abort(sending).await;
+            if let Ok(ended) = tokio::time::timeout(AGAIN, &mut sent).await {
+                return ended.map_err(|_| too_busy(millis));
+            }
+        }
+    }
+
+    /// A guest may change its memory faster than that can be sent, slowed down as it is. The more often all of it was gone through
+    /// in vain, the longer it may stand still for the rest. `fixed`: how long it may is ordered. Never returns.
+    async fn urge(&self, sending: &Sending, fixed: u32) {
+        let most = u64::try_from(self.options.migration_max_downtime.as_millis()).unwrap_or(u64::MAX);
+        let (mut downtime, mut passes) = (USUAL_DOWNTIME, 1);
+        while fixed == 0 && downtime < most {
+            tokio::time::sleep(LOOK).await;
+            let Ok(lines) = self.daemon.lines() else { continue };
+            let stats = lines.orders.job_stats(&sending.domain, JobStatsFlags::none()).await;
+            let passed = stats.ok().and_then(|(_, job)| job.number("memory_iteration")).unwrap_or(passes);
+            if passed <= passes {
+                continue;
+            }
+            let longer = (downtime * 3 / 2).min(most);
+            match lines.orders.set_max_downtime(&sending.domain, longer).await {
+                Ok(()) => (downtime, passes) = (longer, passed),
+                Err(error) => tracing::debug!(%error, "a guest that is sent can't be let stand still for longer"),
+            }
+        }
+        std::future::pending().await
     }
 
     /// Takes note of what came of a sending.
-    async fn has_sent(&self, vm: &str, sending: &Sending, sent: Result<Cookie, libvirt::Error>) {
+    async fn has_sent(&self, vm: &str, sending: &Sending, sent: Result<Cookie, ApiError>) {
         match &sent {
             Ok(_) => tracing::info!(vm, to = sending.uri, "a guest was sent"),
             Err(error) => tracing::warn!(vm, to = sending.uri, %error, "a guest can't be sent"),
@@ -153,7 +193,6 @@ impl Guests {
         {
             self.note_moving(vm, state, sent.is_err());
         }
-        let sent = sent.map_err(|e| refusal("The VM can't be sent to the other host", &e));
         sending.end.send_replace(Some(sent));
         self.touch();
     }
@@ -327,12 +366,16 @@ impl Guests {
     pub(in crate::kvm::guests) async fn break_off(&self, vm: &str) {
         let Some(sending) = self.moves.sent().get(vm).cloned() else { return };
         while !sending.is_over() {
-            if let Ok(lines) = self.daemon.lines()
-                && let Err(error) = lines.keeper.abort_job(&sending.domain).await
-            {
-                tracing::debug!(vm, %error, "a sending can't be called off yet");
-            }
+            self.abort(&sending).await;
             sending.await_end(AGAIN).await;
+        }
+    }
+
+    async fn abort(&self, sending: &Sending) {
+        if let Ok(lines) = self.daemon.lines()
+            && let Err(error) = lines.keeper.abort_job(&sending.domain).await
+        {
+            tracing::debug!(name = sending.domain.name, %error, "a sending can't be called off yet");
         }
     }
 
@@ -349,6 +392,14 @@ impl Guests {
             }
         }
     }
+}
+
+/// It goes on where it is.
+fn too_busy(millis: u64) -> ApiError {
+    ApiError::failed(format!(
+        "The VM can't be sent to the other host: it changes its memory faster than that is sent, and {} s were over",
+        millis / 1000
+    ))
 }
 
 fn gone() -> Failure {

@@ -33,9 +33,18 @@ async fn images_live_in_a_bucket() {
         host.restart().await;
         assert_eq!(host.storage.fetch_image(&fetch(&store, path, &server.url)).await.unwrap(), state);
         assert_eq!(server.ranges().len(), 1);
-        // No pieces of what is there: this server answers ranges with status 200, which real ones don't.
-        let piece = |path: &str| ReadImage { store: Some(store.clone()), path: path.into(), offset: 0, length: 1000 };
-        assert_eq!(host.storage.read_image(&piece("template/none")).await.unwrap_err().code, 431);
+        let piece = async |path: &str, offset: u64, length: u32| {
+            let order = ReadImage { store: Some(store.clone()), path: path.into(), offset, length };
+            host.storage.read_image(&order).await
+        };
+        assert_eq!(piece("template/none", 0, 1000).await.unwrap_err().code, 431);
+        let total = data.len() as u64;
+        for (offset, length) in [(0, 1000), (12_345, 1 << 20), (total - 10, 1000), (total, 10), (0, 0)] {
+            let first = usize::try_from(offset).unwrap();
+            let there = &data[first..data.len().min(first + length as usize)];
+            let given = piece(path, offset, length).await.unwrap();
+            assert!(given.data == there && given.total == total, "{length} from {offset}");
+        }
         let volume = format!("v{noisy}");
         host.storage.ensure_disk(&from(&template(&volume, &store, path), &volume, &volume, 0)).await.unwrap();
         assert!(content(&pool_dir.path().join(&volume), "qcow2", noisy) == noise(noisy));

@@ -158,7 +158,7 @@ fn from(template: &TemplateSource, volume: &str, path: &str, size: u64) -> Ensur
 }
 
 fn delete(volume: &str, path: &str) -> DeleteDisk {
-    DeleteDisk { volume_uuid: volume.into(), pool_uuid: "p".into(), path: path.into() }
+    DeleteDisk { volume_uuid: volume.into(), pool_uuid: "p".into(), path: path.into(), ended_vm: None }
 }
 
 fn folder_store(dir: &Path) -> ImageStore {
