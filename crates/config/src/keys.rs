@@ -83,6 +83,8 @@ keys! {
     API_THROTTLING_MAX: i64 = "api.throttling.max";
     /// Seconds of that interval.
     API_THROTTLING_INTERVAL: i64 = "api.throttling.interval";
+    /// Days that an issued certificate is valid for, when nothing else is said.
+    CA_CERT_VALIDITY_PERIOD: i64 = "ca.framework.cert.validity.period";
     /// Consoles that a replica of the gateway serves at a time.
     CONSOLEPROXY_SESSION_MAX: i64 = "consoleproxy.session.max";
     /// Milliseconds without a byte after which a console is closed; 0: never.
@@ -97,6 +99,14 @@ keys! {
     CLUSTER_CPU_DISABLE_THRESHOLD: f64 = "cluster.cpu.allocated.capacity.disablethreshold";
     /// Share of allocated memory above which a cluster takes no more VMs.
     CLUSTER_MEMORY_DISABLE_THRESHOLD: f64 = "cluster.memory.allocated.capacity.disablethreshold";
+    /// Share of allocated CPU above which people are told.
+    CLUSTER_CPU_NOTIFICATION_THRESHOLD: f64 = "cluster.cpu.allocated.capacity.notificationthreshold";
+    /// Share of allocated memory above which people are told.
+    CLUSTER_MEMORY_NOTIFICATION_THRESHOLD: f64 = "cluster.memory.allocated.capacity.notificationthreshold";
+    /// Share of a pool's allocated bytes above which people are told.
+    CLUSTER_STORAGE_ALLOCATED_NOTIFICATION_THRESHOLD: f64 = "cluster.storage.allocated.capacity.notificationthreshold";
+    /// Share of a pool's used bytes above which people are told.
+    CLUSTER_STORAGE_NOTIFICATION_THRESHOLD: f64 = "cluster.storage.capacity.notificationthreshold";
     /// Share of allocated bytes above which a pool takes no more volumes.
     POOL_ALLOCATED_DISABLE_THRESHOLD: f64 = "pool.storage.allocated.capacity.disablethreshold";
     /// Share of used bytes above which a pool takes no more volumes.
@@ -209,6 +219,8 @@ keys! {
     PING_TIMEOUT: f64 = "ping.timeout";
     /// Seconds that the memory of a running virtual machine may take to reach another host.
     MIGRATE_WAIT: i64 = "migratewait";
+    /// Seconds before a virtual machine that could not leave a host for its maintenance is tried again.
+    MIGRATE_RETRY_INTERVAL: i64 = "migrate.retry.interval";
     /// Whether an invitation must be accepted before an account is in a project.
     PROJECT_INVITE_REQUIRED: bool = "project.invite.required";
     /// Seconds between clean-ups of storage.

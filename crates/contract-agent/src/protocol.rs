@@ -11,8 +11,8 @@ use crate::command::Body;
 /// 1: agents from before protocols were numbered. 2: `FenceVm`, `Inventory`, `ListDisks`, and `Execute.needs`.
 /// 3: `FetchImage`, `DeleteImage`, `StoreDisk`, disks from a template of an `ImageStore`, `OpenConsole`, and
 /// `InspectHost`. 4: live migration (`BeginMigration` to `ConfirmMigration`),
-/// `PlugNic` and `UnplugNic`, and `ReadImage`.
-pub const PROTOCOL: u32 = 4;
+/// `PlugNic` and `UnplugNic`, and `ReadImage`. 5: `RenewCertificate` and `ScaleVm`.
+pub const PROTOCOL: u32 = 5;
 /// The oldest that it still speaks.
 pub const OLDEST_PROTOCOL: u32 = PROTOCOL - 1;
 
@@ -55,6 +55,7 @@ impl std::fmt::Display for Spoken {
 /// somebody deciding this; one whose fields decide it is matched with them.
 pub fn needs(command: &Command) -> u32 {
     match &command.body {
+        Some(Body::ScaleVm(_) | Body::RenewCertificate(_)) => 5,
         Some(
             Body::BeginMigration(_)
             | Body::PrepareMigration(_)
@@ -132,6 +133,8 @@ pub fn name(command: &Command) -> &'static str {
         Some(Body::PlugNic(_)) => "PlugNic",
         Some(Body::UnplugNic(_)) => "UnplugNic",
         Some(Body::ReadImage(_)) => "ReadImage",
+        Some(Body::ScaleVm(_)) => "ScaleVm",
+        Some(Body::RenewCertificate(_)) => "RenewCertificate",
         None => "an order that it doesn't know",
     }
 }

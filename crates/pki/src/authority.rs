@@ -4,7 +4,7 @@ use crate::request::CertificateRequest;
 use crate::store::{self, RootRow};
 use crate::subject::{San, Subject, hex, ia5};
 use crate::{Identity, internal};
-use ::store::{Db, now_micros};
+use ::store::{Db, Tx, now_micros};
 use contract::ApiError;
 use coord::{Coord, Notice};
 use rcgen::{
@@ -21,6 +21,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vault::Vault;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// How long a certificate is good for that nobody can revoke.
 const PASSING: Duration = Duration::from_secs(3_600);
@@ -264,8 +265,31 @@ impl Pki {
         Ok(found > 0)
     }
 
+    /// What signs.
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
+    /// When the root ends: nothing that it signs may be good for longer.
+    pub(crate) fn root_end(&self) -> Result<OffsetDateTime, ApiError> {
+        let (_, root) = X509Certificate::from_der(&self.root_der)
+            .map_err(|e| ApiError::internal(format!("the root certificate can't be read: {e}")))?;
+        Ok(root.validity().not_after.to_datetime())
+    }
+
+    /// Revokes one certificate as part of `tx`; whether it was there and valid. Call [`Pki::announce`] once it is committed.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn revoke_in(&self, tx: &mut Tx, serial: &str, reason: &str) -> Result<bool, ApiError> {
+        Ok(store::revoke_serial(tx, serial, reason).await? > 0)
+    }
+
     /// Takes the list as it is now, and lets the other replicas do so.
-    pub(crate) async fn announce(&self) -> Result<(), ApiError> {
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn announce(&self) -> Result<(), ApiError> {
         self.coord.publish(TOPIC, "revoked");
         self.reread().await
     }
@@ -357,7 +381,7 @@ fn sign_list(issuer: &Issuer<'_, KeyPair>, revoked: &[(String, i64)]) -> Result<
 }
 
 /// 128 random bits, positive and of full length, so that the text form is the same everywhere.
-fn new_serial() -> Result<[u8; 16], ApiError> {
+pub(crate) fn new_serial() -> Result<[u8; 16], ApiError> {
     let mut serial = [0u8; 16];
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| ApiError::internal("the system gives no randomness"))?;
     serial[0] = serial[0] & 0x7f | 0x40;
@@ -371,6 +395,6 @@ fn unhex(text: &str) -> Result<Vec<u8>, ApiError> {
         .map_err(|_| ApiError::internal(format!("{text:?} is no serial number")))
 }
 
-fn micros(time: OffsetDateTime) -> i64 {
+pub(crate) fn micros(time: OffsetDateTime) -> i64 {
     time.unix_timestamp().saturating_mul(1_000_000)
 }

@@ -1,7 +1,7 @@
 //! A key with its certificate, and the place where the current one is found.
 
 use crate::authority::{Pki, SKEW};
-use crate::subject::{San, Subject};
+use crate::subject::{San, Subject, serial_of};
 use contract::ApiError;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -41,6 +41,11 @@ impl Identity {
     /// Whom the certificate names.
     pub fn subject(&self) -> Option<Subject> {
         self.chain.first().and_then(Subject::of)
+    }
+
+    /// The certificate's serial number, as the table of issued ones writes it.
+    pub fn serial(&self) -> Option<String> {
+        self.chain.first().and_then(serial_of)
     }
 
     /// How long until two thirds of the certificate's life are over.

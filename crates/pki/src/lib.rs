@@ -3,6 +3,7 @@
 //! * [`Pki`]: the authority. Its root key lies sealed in the database, so every replica can issue.
 //! * [`Subject`]: whom a certificate names, `arcus://service/NAME` or `arcus://host/UUID`. Peers are known by this name
 //!   and never by address: DNS and IP names are in service certificates only for clients that aren't ours.
+//! * [`Named`]: certificates for what isn't ours, which open no door here.
 //! * [`token`]: what lets an unknown agent in once. It carries the root's fingerprint, so the agent knows the hub too.
 //! * [`ServerTls`], [`TlsIncoming`], [`ClientTls`], [`channel`]: both ends of a connection. Certificates and the
 //!   revocation list are taken anew for every handshake, so nothing needs a restart.
@@ -12,6 +13,7 @@ mod authority;
 mod client;
 mod credentials;
 mod incoming;
+mod named;
 mod request;
 mod server;
 mod store;
@@ -23,6 +25,7 @@ pub use authority::{Issued, Pki, Revoked, Validity};
 pub use client::{ClientTls, Trust, channel};
 pub use credentials::{Credentials, Identity};
 pub use incoming::TlsIncoming;
+pub use named::{Named, Wanted};
 pub use request::CertificateRequest;
 pub use server::{ClientAuth, ServerTls, public_server};
 pub use subject::{San, Subject, serial_of};

@@ -36,11 +36,16 @@ pub async fn insert_root(db: &Db, root: &RootRow, not_after: i64) -> Result<()> 
 }
 
 pub async fn record(tx: &mut Tx, issued: &Issued) -> Result<()> {
+    record_as(tx, &issued.serial, &issued.subject.uri(), issued.not_after).await
+}
+
+/// `subject`: a URI name, or `named:` and a common name.
+pub async fn record_as(tx: &mut Tx, serial: &str, subject: &str, not_after: i64) -> Result<()> {
     tx.exec(
         Sql::new("INSERT INTO issued_certificates (serial, subject, not_after, issued) VALUES (?, ?, ?, ?)")
-            .bind(&issued.serial)
-            .bind(issued.subject.uri())
-            .bind(issued.not_after)
+            .bind(serial)
+            .bind(subject)
+            .bind(not_after)
             .bind(now_micros()),
     )
     .await

@@ -31,6 +31,8 @@ pub struct KvmTable {
     pub migration_address: Option<String>,
     /// Most that the sending of one guest takes, MiB a second; none: all that there is.
     pub migration_mib_per_s: Option<u64>,
+    /// Longest standstill of a busy guest that is sent, ms. Absent: 1000.
+    pub migration_max_downtime_ms: Option<u64>,
     /// Memory that guests don't get, MiB.
     pub reserved_memory_mib: Option<u64>,
     /// The CPU that guests see, by libvirt's names.
@@ -73,6 +75,9 @@ impl KvmTable {
             private_ip: self.private_ip.clone(),
             migration_address: self.migration_address.clone(),
             migration_mib_per_s: self.migration_mib_per_s,
+            migration_max_downtime: self
+                .migration_max_downtime_ms
+                .map_or(usual.migration_max_downtime, Duration::from_millis),
             reserved_memory: self.reserved_memory_mib.map_or(usual.reserved_memory, |mib| mib.saturating_mul(1 << 20)),
             cpu_model: self.cpu_model.clone(),
             cpu_limits: self.cpu_limits.unwrap_or(usual.cpu_limits),

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
 use contract::ApiError;
 use contract_storage::downloads_client::DownloadsClient;
@@ -32,8 +33,8 @@ const PIECE: u64 = 512 * 1024;
 const AHEAD: usize = 4;
 /// Downloads at a time, of one replica.
 const MOST: usize = 256;
-/// How often a piece is asked for, and the first wait in between.
-const TRIES: u32 = 8;
+/// How often a piece is asked for again, and the first wait in between.
+const RETRIES: usize = 7;
 const WAIT: Duration = Duration::from_millis(250);
 
 /// The body of an answer: whole, or as it comes.
@@ -175,22 +176,14 @@ fn set(headers: &mut HeaderMap, name: header::HeaderName, value: String) {
 async fn piece(node: &Node, token: &str, range: Range<u64>) -> Result<DownloadPiece, ApiError> {
     let length = u32::try_from((range.end - range.start).min(PIECE)).unwrap_or(u32::MAX);
     let request = ReadDownloadRequest { token: token.to_owned(), offset: range.start, length };
-    let mut wait = WAIT;
-    let mut tries = 0;
-    loop {
+    let ask = || async {
         let asked = rpc::cx::repeatable(&rpc::cx::system_caller(), request.clone());
-        let error = match DownloadsClient::new(node.peers.storage()).read(asked).await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) => ApiError::from(status),
-        };
-        tries += 1;
-        // Whoever begins a download is told at once.
-        if error.code == 431 || length == 0 || tries >= TRIES {
-            return Err(error);
-        }
-        tokio::time::sleep(wait).await;
-        wait *= 2;
-    }
+        let answer = DownloadsClient::new(node.peers.storage()).read(asked).await;
+        answer.map(tonic::Response::into_inner).map_err(ApiError::from)
+    };
+    let waits = ExponentialBuilder::default().with_min_delay(WAIT).with_factor(2.0).with_max_times(RETRIES);
+    // Whoever begins a download is told at once.
+    ask.retry(waits).when(|error| error.code != 431 && length > 0).await
 }
 
 fn refusal(error: &ApiError) -> Refused {

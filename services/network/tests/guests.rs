@@ -83,6 +83,23 @@ testkit::databases! {
         assert_eq!(guest.user_data.as_deref(), Some(&b"hi"[..]));
         assert_eq!(guest.entries["meta-data/local-hostname"], "web1");
         assert_eq!(guest.entries["meta-data/public-keys"], "ssh-rsa AAAA");
+
+        // A password is offered until the guest took it, and another one again.
+        let told = async |taken: Option<String>, sealed: &str| {
+            let sql = Sql::new("UPDATE vms SET password_sealed = ?, password_taken = ? WHERE id = 1");
+            lab.write(sql.bind(sealed).bind(taken)).await;
+            let tell = net::TellRequest { vm_id: 1, wait: true, ..net::TellRequest::default() };
+            lab.attachments().tell(rpc::cx::request(&lab.admin, tell)).await.unwrap();
+            let guest = lab.router_at("10.2.0.1").guests[&ip].clone();
+            (guest.password, guest.password_id)
+        };
+        let vault = &lab.replicas[0].node.vault;
+        let sealed = |word: &str| vault.seal(&model::sealed::vm_password(&vm_uuid(1)), word.as_bytes());
+        let (first, second) = (sealed("first"), sealed("second"));
+        let id = model::sealed::password_id;
+        assert_eq!(told(None, &first).await, (Some("first".into()), Some(id(&first))));
+        assert_eq!(told(Some(id(&first)), &first).await, (None, None));
+        assert_eq!(told(Some(id(&first)), &second).await, (Some("second".into()), Some(id(&second))));
         lab.audit().await;
     }
 

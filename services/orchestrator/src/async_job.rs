@@ -1,5 +1,6 @@
 //! Jobs as the API shows them.
 
+use crate::certificate;
 use crate::world::World;
 use contract::ApiError;
 use contract::Request as _;
@@ -7,7 +8,7 @@ use contract_compute::{
     DeployVirtualMachineRequest, ResetPasswordForVirtualMachineRequest, ResetSshKeyForVirtualMachineRequest,
     VirtualMachine,
 };
-use contract_infra::{AsyncJob, ListAsyncJobsRequest, ListAsyncJobsResponse};
+use contract_infra::{AsyncJob, Certificate, IssueCertificateRequest, ListAsyncJobsRequest, ListAsyncJobsResponse};
 use jobs::{JobFilter, JobView};
 use model::{ListScope, ScopeRequest};
 use prost::Message as _;
@@ -21,7 +22,7 @@ pub async fn query(world: &World, cx: &Cx) -> Result<AsyncJob, ApiError> {
         return Err(ApiError::permission(format!("account {} may not see this job", cx.caller.account_name)));
     }
     let mut found = jobs::view::find(&world.node.db, &job.uuid).await?.ok_or_else(gone)?;
-    open_password(world, &mut found)?;
+    open_secret(world, &mut found)?;
     Ok(message(found))
 }
 
@@ -40,8 +41,27 @@ pub async fn list(world: &World, cx: &Cx, r: ListAsyncJobsRequest) -> Result<Lis
     let scope = ListScope::of(db, &cx.caller, &request).await?;
     let filter = JobFilter { scope: &scope, since: r.start_date, keyword: r.keyword.as_deref(), page };
     let (mut found, count) = jobs::view::list(db, &filter).await?;
-    found.iter_mut().try_for_each(|job| open_password(world, job))?;
+    found.iter_mut().try_for_each(|job| open_secret(world, job))?;
     Ok(ListAsyncJobsResponse { count: Some(count), async_jobs: found.into_iter().map(message).collect() })
+}
+
+/// Secrets lie sealed in results, too.
+fn open_secret(world: &World, job: &mut JobView) -> Result<(), ApiError> {
+    open_password(world, job)?;
+    open_key(world, job)
+}
+
+fn open_key(world: &World, job: &mut JobView) -> Result<(), ApiError> {
+    let issued = IssueCertificateRequest::COMMAND;
+    let given = job.result.as_mut().filter(|r| issued.is_some_and(|c| r.command == c.name) && r.error.is_none());
+    let Some(result) = given else { return Ok(()) };
+    let damaged = |_| ApiError::internal("the result of a job can't be read");
+    let mut shown = Certificate::decode(result.output.as_slice()).map_err(damaged)?;
+    if let Some(sealed) = &shown.private_key {
+        shown.private_key = Some(certificate::issue::open(world, &job.uuid, sealed)?);
+        result.output = shown.encode_to_vec();
+    }
+    Ok(())
 }
 
 /// The result of a deployment or a reset holds the guest's password as it lies in the VM's row.

@@ -1,8 +1,9 @@
-//! What a fresh installation has: compute offerings, guest operating systems, hypervisor capabilities. Written once, in
+//! What a fresh installation has: its region, compute offerings, guest operating systems, hypervisor capabilities. Written once, in
 //! one transaction; replicas that start together don't meet.
 
 use crate::store::install as rows;
 use crate::store::offerings::{self, OfferingRow};
+use crate::store::regions::{self, RegionRow};
 use ::store::{Error, now_micros};
 use config::keys;
 use contract::ApiError;
@@ -51,6 +52,13 @@ pub async fn run(node: &Node) -> Result<(), ApiError> {
             tracing::debug!(%error, "the installation's identifier wasn't written");
         }
     }
+    if !regions::seeded(db).await? {
+        let written = ::store::tx!(db, "own-region", |tx| regions::insert(tx, &own_region()).await).await;
+        match written {
+            Ok(_) | Err(Error::Unique { .. }) => {} // another replica was faster
+            Err(e) => return Err(e.into()),
+        }
+    }
     if !offerings::seeded(db).await? {
         let catalogue: Catalogue = serde_json::from_str(include_str!("../data/catalogue.json"))
             .map_err(|e| ApiError::internal(format!("the catalogue of a fresh installation can't be read: {e}")))?;
@@ -76,6 +84,11 @@ pub async fn run(node: &Node) -> Result<(), ApiError> {
         db.start_ids(kind, rows::highest(db, table).await? + 1).await?;
     }
     Ok(())
+}
+
+/// The region of a fresh installation (INST-068).
+fn own_region() -> RegionRow {
+    RegionRow { id: 1, name: "Local".into(), endpoint: "http://localhost:8080/client/".into(), own: true }
 }
 
 fn seeded(offerings: &[Offering]) -> Vec<OfferingRow> {

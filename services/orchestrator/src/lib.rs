@@ -2,24 +2,31 @@
 //! machines and where they go, tags, settings, jobs as the API shows them, and the agents' connections.
 //!
 //! * [`api`]: handlers, one file a proto service; they let a request in and call a concept.
-//! * Concepts, without SQL: [`zone`], [`pod`], [`cluster`], [`host`], [`offering`], [`key_pair`], [`tag`], [`capacity`],
-//!   [`configuration`], [`console`], [`mock`], [`pick`].
+//! * Concepts, without SQL: [`zone`], [`pod`], [`cluster`], [`host`], [`offering`], [`key_pair`], [`tag`], [`capacity`], [`certificate`],
+//!   [`configuration`], [`console`], [`mock`], [`pick`], [`region`].
 //! * `store`: the SQL.
 //! * [`install`]: what a fresh installation has.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // a test that can't go on has failed
 
+pub mod affinity;
+pub mod alert;
+pub mod annotation;
 pub mod api;
 pub mod async_job;
 pub mod audit;
 pub mod capacity;
+pub mod certificate;
 pub mod cluster;
 pub mod configuration;
 pub mod console;
+pub mod dedication;
 mod fact;
 pub mod host;
 pub mod hypervisor;
 pub mod install;
+pub mod instance_group;
 pub mod key_pair;
+pub mod metrics;
 pub mod mock;
 pub mod offering;
 pub mod os_type;
@@ -27,6 +34,7 @@ pub mod pick;
 pub mod placement;
 pub mod pod;
 mod reach;
+pub mod region;
 mod store;
 pub mod subnet;
 pub mod tag;
@@ -58,6 +66,13 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0024_vm_passwords.sql", include_str!("../migrations/0024_vm_passwords.sql")),
     migration("0026_vm_moves.sql", include_str!("../migrations/0026_vm_moves.sql")),
     migration("0030_host_watch.sql", include_str!("../migrations/0030_host_watch.sql")),
+    migration("0031_affinity.sql", include_str!("../migrations/0031_affinity.sql")),
+    migration("0032_dedications.sql", include_str!("../migrations/0032_dedications.sql")),
+    migration("0033_instance_groups.sql", include_str!("../migrations/0033_instance_groups.sql")),
+    migration("0035_maintenance.sql", include_str!("../migrations/0035_maintenance.sql")),
+    migration("0036_annotations.sql", include_str!("../migrations/0036_annotations.sql")),
+    migration("0037_regions.sql", include_str!("../migrations/0037_regions.sql")),
+    migration("0039_passwords_taken.sql", include_str!("../migrations/0039_passwords_taken.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {
@@ -93,8 +108,8 @@ impl Orchestrator {
         options: HubOptions,
     ) -> Result<Orchestrator, ApiError> {
         install::run(&node).await?;
-        let hub = Hub::with(node.clone(), pki, options);
-        let world = World { node: node.clone(), jobs: builder.handle(), hub: hub.clone() };
+        let hub = Hub::with(node.clone(), pki.clone(), options);
+        let world = World { node: node.clone(), jobs: builder.handle(), hub: hub.clone(), pki };
         let index = placement::Index::default();
         index.load(&node.db).await?;
         let vms = Arc::new(vm::VmWorld {
@@ -105,7 +120,12 @@ impl Orchestrator {
             names: vm::name_cache::NameCache::default(),
         });
         let own = Arc::new(world.clone());
-        let builder = builder.register::<tag::ChangeTags>(own.clone()).register::<host::reconnect::Reconnect>(own);
+        let builder = certificate::register(builder, &own);
+        let builder = builder
+            .register::<alert::Generate>(own.clone())
+            .register::<tag::ChangeTags>(own.clone())
+            .register::<host::reconnect::Reconnect>(own);
+        let builder = host::maintenance::register(builder, &vms);
         Ok(Orchestrator { world, builder: vm::register(builder, &vms), vms })
     }
 
@@ -118,6 +138,7 @@ impl Orchestrator {
         host::absence::start(&self.world, vec![Arc::new(leases)]);
         audit::start(&self.world);
         vm::start(&self.vms);
+        host::maintenance::start(&self.vms);
         api::routes(&self.world, &self.vms)
     }
 

@@ -4,6 +4,8 @@ use contract::ApiError;
 use hub::Hub;
 use jobs::Jobs;
 use node::Node;
+use pki::Pki;
+use std::sync::Arc;
 
 /// Handles of one replica. Cheap to clone.
 #[derive(Clone)]
@@ -14,6 +16,8 @@ pub struct World {
     pub jobs: Jobs,
     /// Connections with hosts.
     pub hub: Hub,
+    /// The certificate authority.
+    pub pki: Arc<Pki>,
 }
 
 impl std::fmt::Debug for World {

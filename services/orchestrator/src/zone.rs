@@ -1,7 +1,9 @@
 //! Zones: what may be created, changed, deleted and seen.
 
+use crate::dedication::Kind;
 use crate::fact;
 use crate::reach::{self, allocation_state};
+use crate::store::dedications;
 use crate::store::details::{self, Of};
 use crate::store::remains::{self, Place};
 use crate::store::zones::{self as rows, Visible, ZoneFilter, ZoneRow};
@@ -133,6 +135,11 @@ pub async fn update(world: &World, cx: &Cx, r: UpdateZoneRequest) -> Result<Zone
             changes = changes.set("dns_search_order", r.dns_search_order.join(","));
         }
         if r.is_public == Some(true) {
+            if dedications::of(&mut *tx, Kind::Zone, id).await?.is_some() {
+                return Err(ApiError::param(
+                    "The zone is dedicated: it is made public by releasing it (releaseDedicatedZone)",
+                ));
+            }
             changes = changes.set("domain_id", None::<i64>);
         }
         match rows::update(tx, id, rows::rename(changes, name.as_deref())).await? {

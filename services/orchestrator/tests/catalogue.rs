@@ -6,7 +6,8 @@ mod common;
 use common::*;
 use contract::api::{Caller, TagParam};
 use contract_compute::{
-    CreateSshKeyPairRequest, DeleteSshKeyPairRequest, ListSshKeyPairsRequest, RegisterSshKeyPairRequest,
+    CreateInstanceGroupRequest, CreateSshKeyPairRequest, DeleteInstanceGroupRequest, DeleteSshKeyPairRequest,
+    ListInstanceGroupsRequest, ListSshKeyPairsRequest, RegisterSshKeyPairRequest, UpdateInstanceGroupRequest,
 };
 use contract_infra::{
     CreateServiceOfferingRequest, CreateTagsRequest, DeleteServiceOfferingRequest, DeleteTagsRequest,
@@ -98,6 +99,36 @@ testkit::databases! {
         let place = cloud.zone("Z", 16).await;
         assert!(names(None).await.contains(&"Simulator".to_owned()));
         assert_eq!(names(place.zone.id.clone()).await, ["Simulator"]);
+        cloud.end().await;
+    }
+
+    // covers: VM-150
+    async fn instance_groups_belong_to_accounts(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let create = |name: &str| CreateInstanceGroupRequest { name: Some(name.into()), ..Default::default() };
+        let made = ok(cloud.groups().create(request(&alice(), create("Wéb ☃"))).await).unwrap();
+        assert_eq!((made.name(), made.account(), made.created.is_some()), ("Wéb ☃", "alice", true));
+        assert_eq!(refused(cloud.groups().create(request(&alice(), create("Wéb ☃"))).await).0, 431);
+        assert_eq!(refused(cloud.groups().create(request(&alice(), create(" "))).await).0, 431);
+        ok(cloud.groups().create(request(&bob(), create("Wéb ☃"))).await).unwrap();
+        let update = |name: &str| UpdateInstanceGroupRequest { id: made.id.clone(), name: Some(name.into()) };
+        assert_eq!(refused(cloud.groups().update(request(&bob(), update("mine"))).await).0, 531);
+        assert_eq!(ok(cloud.groups().update(request(&alice(), update("front"))).await).unwrap().name(), "front");
+        ok(cloud.groups().create(request(&alice(), create("back"))).await).unwrap();
+        assert_eq!(refused(cloud.groups().update(request(&alice(), update("back"))).await).0, 431);
+        let list = async |caller: &Caller, r: ListInstanceGroupsRequest| {
+            let listed = ok(cloud.groups().list(request(caller, r)).await).unwrap();
+            assert_eq!(listed.count(), listed.instance_group.len() as i64);
+            listed.instance_group.iter().map(|g| g.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(list(&alice(), Default::default()).await, ["front", "back"]);
+        assert_eq!(list(&bob(), Default::default()).await, ["Wéb ☃"]);
+        let all = ListInstanceGroupsRequest { list_all: Some(true), keyword: Some("RON".into()), ..Default::default() };
+        assert_eq!(list(&root(), all).await, ["front"]);
+        let delete = || DeleteInstanceGroupRequest { id: made.id.clone() };
+        assert_eq!(refused(cloud.groups().delete(request(&bob(), delete())).await).0, 531);
+        assert!(ok(cloud.groups().delete(request(&alice(), delete())).await).unwrap().success);
+        assert_eq!(refused(cloud.groups().delete(request(&alice(), delete())).await).0, 431);
         cloud.end().await;
     }
 

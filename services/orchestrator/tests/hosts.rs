@@ -4,10 +4,21 @@
 mod common;
 
 use common::*;
+use contract_compute::ListVirtualMachinesMetricsRequest;
+use contract_compute::virtual_machine_metrics_client::VirtualMachineMetricsClient;
+use contract_infra::alert_generation_client::AlertGenerationClient;
+use contract_infra::annotations_client::AnnotationsClient;
+use contract_infra::infrastructure_metrics_client::InfrastructureMetricsClient;
 use contract_infra::{
-    AddHostRequest, CleanupSimulatorMockRequest, ConfigureSimulatorRequest, DeleteHostRequest, Host,
-    ListCapacityRequest, ListHostsRequest, ListHostsResponse, PickHostRequest, QuerySimulatorMockRequest,
-    ReconnectHostRequest, UpdateClusterRequest, UpdateConfigurationRequest, UpdateHostRequest,
+    AddAnnotationRequest, GenerateAlertRequest, ListAnnotationsRequest, ListClustersMetricsRequest,
+    ListHostTagsRequest, ListHostsMetricsRequest, ListInfrastructureRequest, ListZonesMetricsRequest,
+    RemoveAnnotationRequest,
+};
+use contract_infra::{
+    AddHostRequest, Certificate, CleanupSimulatorMockRequest, ConfigureSimulatorRequest, DeleteHostRequest, Host,
+    IssueCertificateRequest, ListCaCertificateRequest, ListCaProvidersRequest, ListCapacityRequest, ListHostsRequest,
+    ListHostsResponse, PickHostRequest, ProvisionCertificateRequest, QuerySimulatorMockRequest, ReconnectHostRequest,
+    RevokeCertificateRequest, UpdateClusterRequest, UpdateConfigurationRequest, UpdateHostRequest,
 };
 use prost::Message as _;
 use rpc::cx::request;
@@ -217,6 +228,60 @@ testkit::databases! {
         cloud.end().await;
     }
 
+    async fn certificates_are_issued_and_revoked(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let (root, mut ca) = (root(), cloud.certificates());
+        let providers = ok(ca.list_providers(request(&root, ListCaProvidersRequest::default())).await).unwrap();
+        assert_eq!((providers.count(), providers.caprovider[0].name()), (1, "root"));
+        let shown = ok(ca.show(request(&alice(), ListCaCertificateRequest::default())).await).unwrap();
+        assert!(shown.certificate().contains("BEGIN CERTIFICATE") && shown.private_key.is_none());
+        let other = ListCaCertificateRequest { provider: Some("vault".into()) };
+        assert_eq!(refused(ca.show(request(&root, other)).await).0, 431);
+
+        let wanted = IssueCertificateRequest { domain: Some("db.example, *.web.example".into()), ip_address: Some("10.0.0.7".into()), duration: Some(10), ..Default::default() };
+        for (r, why) in [
+            (IssueCertificateRequest::default(), "none of them are provided"),
+            (IssueCertificateRequest { duration: Some(0), ..wanted.clone() }, "not 0"),
+            (IssueCertificateRequest { ip_address: Some("10.0.0".into()), ..wanted.clone() }, "isn't an IP address"),
+            (IssueCertificateRequest { domain: Some("a b".into()), ..wanted.clone() }, "isn't a domain name"),
+            (IssueCertificateRequest { csr: Some("none".into()), ..wanted.clone() }, "certificate request"),
+        ] {
+            let (code, text) = refused(ca.issue(request(&root, r)).await);
+            assert!(code == 431 && text.contains(why), "{code} {text}");
+        }
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM jobs").await, 0);
+        let job = ok(ca.issue(request(&root, wanted)).await).unwrap();
+        let ended = cloud.ended(&root, &job.job_id).await;
+        let issued = Certificate::decode(ended.job_result.unwrap().output.as_slice()).unwrap();
+        assert_eq!(issued.ca_certificates(), shown.certificate());
+        let identity = pki::Identity::from_pem(issued.certificate(), issued.private_key()).unwrap();
+        assert_eq!(identity.subject(), None, "it is nobody here");
+        // The key lies sealed.
+        let holding = async |what: &str| cloud.count(&format!("SELECT COUNT(*) FROM jobs WHERE result LIKE '%{what}%'")).await;
+        assert_eq!((holding("BEGIN CERTIFICATE").await, holding("PRIVATE KEY").await), (1, 0));
+
+        let revoke = |serial: &str| RevokeCertificateRequest { serial: Some(serial.to_owned()), ..Default::default() };
+        assert_eq!(refused(ca.revoke(request(&root, revoke("no"))).await).0, 431);
+        let serial = identity.serial().unwrap();
+        for (attempt, status) in [(&serial, 1), (&serial, 2)] {
+            let job = ok(ca.revoke(request(&root, revoke(&attempt.to_uppercase()))).await).unwrap();
+            let ended = cloud.ended(&root, &job.job_id).await;
+            assert_eq!(ended.job_status(), status, "{:?}", ended.job_result);
+        }
+        // An agent in this process has no certificate, and says so.
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        let host = testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        let provision = ProvisionCertificateRequest { host_id: host.id.clone(), ..Default::default() };
+        let job = ok(ca.provision(request(&root, provision)).await).unwrap();
+        let ended = cloud.ended(&root, &job.job_id).await;
+        let why = ended.job_result.as_ref().unwrap().error.as_ref().unwrap();
+        assert!(ended.job_status() == 2 && why.text.contains("has no certificate"), "{why:?}");
+        assert_eq!(ended.job_instance_id(), host.id());
+        factory.end().await;
+        cloud.end().await;
+    }
+
     async fn simulated_faults_are_set_and_taken_back(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;
         let root = root();
@@ -325,4 +390,193 @@ async fn running_vm(cloud: &Cloud, vm: i64, host: i64) {
     cloud.insert("vm_capacity", &held.map(|(c, n)| (c, number(n)))).await;
     let sql = Sql::new("UPDATE host_capacity SET vms = 1, cpu_used_mhz = 500, mem_used = ? WHERE host_id = ?");
     store::tx!(cloud.db, "t", |tx| tx.exec(sql.clone().bind(512i64 << 20).bind(host)).await).await.unwrap();
+}
+
+testkit::databases! {
+    async fn tags_of_hosts_are_listed(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        let mut numbers = Vec::new();
+        for (n, tags) in [(0, vec!["gpu", "ssd"]), (1, vec!["ssd"]), (2, vec![])] {
+            let host = testkit::eventually(|| async { cloud.add_host(&place, n).await.ok() }).await;
+            let host_tags = tags.iter().map(|t| (*t).to_owned()).collect();
+            let r = UpdateHostRequest { id: host.id.clone(), host_tags, ..Default::default() };
+            ok(cloud.hosts().update(request(&root, r)).await).unwrap();
+            numbers.push(cloud.number("hosts", host.id()).await);
+        }
+        let list = async |r: ListHostTagsRequest| {
+            let listed = ok(cloud.hosts().list_tags(request(&root, r)).await).unwrap();
+            let tags: Vec<(i64, String)> = listed.host_tag.iter().map(|t| (t.host_id(), t.name().to_owned())).collect();
+            (listed.count(), tags)
+        };
+        let all = [(numbers[0], "gpu".to_owned()), (numbers[0], "ssd".to_owned()), (numbers[1], "ssd".to_owned())];
+        assert_eq!(list(ListHostTagsRequest::default()).await, (3, all.to_vec()));
+        let ssd = ListHostTagsRequest { keyword: Some("SS".into()), page: Some(2), page_size: Some(1) };
+        assert_eq!(list(ssd).await, (2, vec![all[2].clone()]));
+        // Out-of-band management: no host has it.
+        let shown = async |enabled: Option<bool>, state: Option<&str>| {
+            let r = ListHostsRequest {
+                out_of_band_management_enabled: enabled,
+                out_of_band_management_power_state: state.map(str::to_owned),
+                ..Default::default()
+            };
+            ok(cloud.hosts().list(request(&root, r)).await).map(|l| l.count())
+        };
+        assert_eq!(shown(Some(false), Some("disabled")).await.unwrap(), 3);
+        assert_eq!((shown(Some(true), None).await.unwrap(), shown(None, Some("On")).await.unwrap()), (0, 0));
+        assert_eq!(shown(None, Some("asleep")).await.unwrap_err().code, 431);
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    async fn notes_are_made_on_hosts(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        let host = testkit::eventually(|| async { cloud.add_host(&place, 0).await.ok() }).await;
+        let notes = || AnnotationsClient::new(cloud.channel());
+        let on_host = |text: &str| AddAnnotationRequest {
+            annotation: Some(text.into()),
+            entity_type: Some("host".into()),
+            entity_id: host.id.clone(),
+        };
+        for (r, what) in [
+            (AddAnnotationRequest { annotation: None, ..on_host("") }, "needs a text"),
+            (AddAnnotationRequest { entity_type: Some("VM".into()), ..on_host("x") }, "type HOST"),
+            (AddAnnotationRequest { entity_type: None, ..on_host("x") }, "needs the type"),
+            (AddAnnotationRequest { entity_id: None, ..on_host("x") }, "I have to have an entity"),
+            (AddAnnotationRequest { entity_id: place.zone.id.clone(), ..on_host("x") }, "Unable to find the host"),
+        ] {
+            let (code, text) = refused(notes().add(request(&root, r)).await);
+            assert!(code == 431 && text.contains(what), "{code} {text}");
+        }
+        let shown = async || {
+            let r = ListHostsRequest { id: host.id.clone(), ..Default::default() };
+            let host = ok(cloud.hosts().list(request(&root, r)).await).unwrap().host.remove(0);
+            (host.annotation.clone(), host.username.clone(), host.last_annotated.is_some())
+        };
+        assert_eq!(shown().await, (None, None, false));
+        let first = ok(notes().add(request(&root, on_host("noisy"))).await).unwrap();
+        assert_eq!((first.entity_type(), first.entity_id(), first.annotation()), ("HOST", host.id(), "noisy"));
+        assert_eq!((first.user_id(), first.removed), ("user-2", None));
+        let admin = || Some("admin".to_owned());
+        assert_eq!(shown().await, (Some("noisy".into()), admin(), true));
+        // updateHost makes one, too.
+        let update = UpdateHostRequest { id: host.id.clone(), annotation: Some("repaired".into()), ..Default::default() };
+        assert_eq!(ok(cloud.hosts().update(request(&root, update)).await).unwrap().annotation(), "repaired");
+        let list = async |r: ListAnnotationsRequest| {
+            let listed = ok(notes().list(request(&root, r)).await).unwrap();
+            let texts: Vec<String> = listed.annotation.iter().map(|a| a.annotation().to_owned()).collect();
+            (listed.count(), texts)
+        };
+        let of_host =
+            || ListAnnotationsRequest { entity_type: Some("HOST".into()), entity_id: host.id.clone(), ..Default::default() };
+        assert_eq!(list(of_host()).await, (2, vec!["noisy".into(), "repaired".into()]));
+        assert_eq!(list(ListAnnotationsRequest { id: first.id.clone(), ..Default::default() }).await.0, 1);
+        assert_eq!(list(ListAnnotationsRequest { keyword: Some("REPAIR".into()), ..Default::default() }).await.0, 1);
+        let without = ListAnnotationsRequest { entity_id: host.id.clone(), ..Default::default() };
+        assert_eq!(refused(notes().list(request(&root, without)).await).0, 431);
+        let newest = ok(notes().list(request(&root, of_host())).await).unwrap().annotation.remove(1);
+        let remove = |id: Option<String>| RemoveAnnotationRequest { id };
+        let removed = ok(notes().remove(request(&root, remove(newest.id.clone()))).await).unwrap();
+        assert!(removed.removed.is_some());
+        assert_eq!(refused(notes().remove(request(&root, remove(newest.id))).await).0, 431);
+        assert_eq!(shown().await, (Some("noisy".into()), admin(), true), "the one before is the newest again");
+        ok(notes().remove(request(&root, remove(first.id))).await).unwrap();
+        assert_eq!(shown().await, (None, None, false));
+        assert_eq!(list(of_host()).await.0, 0);
+        let told = |kind: &str| format!("SELECT COUNT(*) FROM outbox WHERE kind = '{kind}'");
+        let (made, taken) = (told("ANNOTATION.CREATE"), told("ANNOTATION.REMOVE"));
+        assert_eq!((cloud.count(&made).await, cloud.count(&taken).await), (2, 2));
+        factory.end().await;
+        cloud.end().await;
+    }
+}
+
+testkit::databases! {
+    async fn figures_of_the_infrastructure_are_the_books(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let factory = cloud.factory().await;
+        let place = cloud.zone("Z", 16).await;
+        let mut ids = Vec::new();
+        for n in 0..2 {
+            ids.push(testkit::eventually(|| async { cloud.add_host(&place, n).await.ok() }).await.id().to_owned());
+        }
+        let first = cloud.number("hosts", &ids[0]).await;
+        // Nobody reports of one that is Starting.
+        running_vm(&cloud, 5, 999).await;
+        let starts = Sql::new("UPDATE vms SET state = 'Starting', host_id = ? WHERE id = 5").bind(first);
+        store::tx!(cloud.db, "t", |tx| tx.exec(starts.clone()).await).await.unwrap();
+        let given = Sql::new("UPDATE host_capacity SET cpu_used_mhz = 450000, mem_used = 68719476736 WHERE host_id = ?");
+        store::tx!(cloud.db, "t", |tx| tx.exec(given.clone().bind(first)).await).await.unwrap();
+        let figures = || InfrastructureMetricsClient::new(cloud.channel());
+        let all = ok(figures().infrastructure(request(&root, ListInfrastructureRequest {})).await).unwrap();
+        assert_eq!((all.zones(), all.pods(), all.clusters(), all.hosts(), all.routers()), (1, 1, 1, 2, 0));
+        assert_eq!((all.storage_pools(), all.image_stores(), all.system_vms()), (0, 0, 0));
+
+        let r = ListHostsMetricsRequest { id: Some(ids[0].clone()), ..Default::default() };
+        let hosts = ok(figures().hosts(request(&root, r)).await).unwrap();
+        let host = &hosts.host[0];
+        assert_eq!((hosts.count(), host.id(), host.state(), host.cluster_name()), (1, ids[0].as_str(), "Up", "C0"));
+        assert_eq!((host.power_state(), host.instances()), ("Disabled", "0/1"));
+        assert_eq!((host.cpu_total_ghz(), host.cpu_allocated_ghz()), ("512.00 Ghz (x1.0)", "450.00 Ghz"));
+        assert_eq!((host.memory_total_gb(), host.memory_allocated_gb()), ("256.00 GB (x1.0)", "64.00 GB"));
+        assert_eq!((host.cpu_allocated_threshold, host.cpu_allocated_disable_threshold), (Some(true), Some(true)));
+        assert_eq!((host.memory_allocated_threshold, host.memory_allocated_disable_threshold), (Some(false), Some(false)));
+        let clusters = ok(figures().clusters(request(&root, ListClustersMetricsRequest::default())).await).unwrap();
+        let cluster = &clusters.cluster[0];
+        assert_eq!((clusters.count(), cluster.name(), cluster.state(), cluster.hosts()), (1, "C0", "Enabled", "2/2"));
+        assert_eq!((cluster.cpu_total(), cluster.cpu_allocated()), ("1024.00 Ghz", "43.95%"));
+        assert_eq!((cluster.memory_total(), cluster.memory_allocated()), ("512.00 GB", "12.50%"));
+        let zones = ok(figures().zones(request(&root, ListZonesMetricsRequest::default())).await).unwrap();
+        let zone = &zones.zone[0];
+        assert_eq!((zone.name(), zone.clusters(), zone.cpu_allocated()), ("Z", "1/1", "43.95%"));
+        assert_eq!(zone.state, zone.allocation_state);
+        // Filters and refusals are those of the plain lists.
+        let other = ListHostsMetricsRequest { r#type: Some("SecondaryStorageVM".into()), ..Default::default() };
+        assert_eq!(ok(figures().hosts(request(&root, other)).await).unwrap().count(), 0);
+        let wrong = ListHostsMetricsRequest { id: Some("none".into()), ..Default::default() };
+        assert_eq!(refused(figures().hosts(request(&root, wrong)).await).0, 431);
+        let vms = ListVirtualMachinesMetricsRequest { list_all: Some(true), ..Default::default() };
+        let vms = ok(VirtualMachineMetricsClient::new(cloud.channel()).list(request(&root, vms)).await).unwrap();
+        let vm = &vms.virtual_machine[0];
+        assert_eq!((vms.count(), vm.state()), (1, "Starting"));
+        assert!(vm.cpu_total().ends_with(" Ghz") && vm.memory_total().ends_with(" GB"), "{vm:?}");
+        factory.end().await;
+        cloud.end().await;
+    }
+
+    async fn an_administrator_raises_an_alert(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let root = root();
+        let place = cloud.zone("Z", 16).await;
+        let alerts = || AlertGenerationClient::new(cloud.channel());
+        let alert = |kind: i32, name: &str| GenerateAlertRequest {
+            r#type: Some(kind),
+            name: Some(name.into()),
+            description: Some("the room is warm".into()),
+            zone_id: place.zone.id.clone(),
+            ..Default::default()
+        };
+        for (r, what) in [
+            (alert(7, "ALERT.USERVM"), "default alert having type 7"),
+            (alert(99, "ALERT.USERVM"), "default alert having type 8"),
+            (alert(99, "ALERT.OWN"), "no type of alerts"),
+            (alert(-1, "ALERT.OWN"), "no type of alerts"),
+            (GenerateAlertRequest { description: None, ..alert(8, "ALERT.USERVM") }, "description"),
+        ] {
+            let (code, text) = refused(alerts().generate(request(&root, r)).await);
+            assert!(code == 431 && text.contains(what), "{code} {text}");
+        }
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM jobs").await, 0);
+        let job = ok(alerts().generate(request(&root, alert(8, "alert.uservm"))).await).unwrap();
+        assert_eq!(cloud.ended(&root, &job.job_id).await.job_status(), 1);
+        assert_eq!(cloud.count("SELECT COUNT(*) FROM outbox WHERE kind = 'ALERT.USERVM'").await, 1);
+        assert!(cloud.count("SELECT COUNT(*) FROM outbox WHERE kind = 'ALERT.GENERATE'").await >= 2);
+        cloud.end().await;
+    }
 }

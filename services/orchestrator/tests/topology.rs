@@ -4,9 +4,11 @@
 mod common;
 
 use common::*;
+use contract::api::Caller;
 use contract_infra::{
-    CreateZoneRequest, DeleteClusterRequest, DeletePodRequest, DeleteZoneRequest, ListClustersRequest, ListPodsRequest,
-    ListZonesRequest, UpdateClusterRequest, UpdatePodRequest, UpdateZoneRequest,
+    AddRegionRequest, CreateZoneRequest, DeleteClusterRequest, DeletePodRequest, DeleteZoneRequest,
+    ListClustersRequest, ListPodsRequest, ListRegionsRequest, ListZonesRequest, RemoveRegionRequest,
+    UpdateClusterRequest, UpdatePodRequest, UpdateRegionRequest, UpdateZoneRequest,
 };
 use rpc::cx::request;
 use store::Value;
@@ -207,6 +209,54 @@ testkit::databases! {
         }
         let many = testkit::least(&cost).await;
         assert!(many <= few, "{few} statements became {many}");
+        cloud.end().await;
+    }
+
+    // covers: INST-068, INST-070
+    async fn regions_know_of_each_other(db: testkit::TestDb) {
+        let cloud = Cloud::start(&db).await;
+        let (root, mut regions) = (root(), cloud.regions());
+        let named = async |caller: &Caller, r: ListRegionsRequest| {
+            let listed = ok(cloud.regions().list(request(caller, r)).await).unwrap();
+            assert_eq!(listed.count(), i64::try_from(listed.region.len()).unwrap());
+            listed.region.iter().map(|r| (r.id(), r.name().to_owned(), r.endpoint().to_owned())).collect::<Vec<_>>()
+        };
+        let local = (1, "Local".to_owned(), "http://localhost:8080/client/".to_owned());
+        assert_eq!(named(&alice(), ListRegionsRequest::default()).await, [local]);
+
+        let second = AddRegionRequest {
+            id: Some(2),
+            name: Some("North".into()),
+            endpoint: Some("https://north.example.com:8080/client".into()),
+        };
+        let north = ok(regions.add(request(&root, second.clone())).await).unwrap();
+        assert_eq!((north.id(), north.name(), north.gslb_service_enabled()), (2, "North", true));
+        for (r, why) in [
+            (second.clone(), "Region with id: 2 already exists"),
+            (AddRegionRequest { id: Some(3), name: Some("north".into()), ..second.clone() }, "Region with name: north already exists"),
+            (AddRegionRequest { id: Some(3), name: Some("South".into()), endpoint: Some("south".into()) }, "isn't the address"),
+            (AddRegionRequest { id: Some(0), name: Some("South".into()), ..second.clone() }, "begin at 1"),
+        ] {
+            let (code, text) = refused(regions.add(request(&root, r)).await);
+            assert!(code == 431 && text.contains(why), "{code} {text}");
+        }
+        let here = UpdateRegionRequest { id: Some(1), name: Some("South".into()), endpoint: Some("http://south.example.com/client".into()) };
+        let south = ok(regions.update(request(&root, here.clone())).await).unwrap();
+        assert_eq!((south.name(), south.endpoint()), ("South", "http://south.example.com/client"));
+        let taken = UpdateRegionRequest { name: Some("North".into()), endpoint: Some("http://elsewhere/".into()), ..here.clone() };
+        assert_eq!(refused(regions.update(request(&root, taken)).await), (431, "Region with name: North already exists".into()));
+        let unknown = UpdateRegionRequest { id: Some(9), ..here };
+        assert_eq!(refused(regions.update(request(&root, UpdateRegionRequest { name: None, ..unknown })).await).0, 431);
+        let south = (1, "South".to_owned(), "http://south.example.com/client".to_owned());
+        let by_keyword = ListRegionsRequest { keyword: Some("OUT".into()), ..Default::default() };
+        assert_eq!(named(&alice(), by_keyword).await, std::slice::from_ref(&south), "nothing of the refused change is left");
+        assert_eq!(named(&alice(), ListRegionsRequest { id: Some(2), ..Default::default() }).await[0].1, "North");
+
+        let remove = |id| request(&root, RemoveRegionRequest { id: Some(id) });
+        assert!(refused(regions.remove(remove(1)).await).1.contains("itself"));
+        assert_eq!(refused(regions.remove(remove(9)).await).0, 431);
+        assert!(ok(regions.remove(remove(2)).await).unwrap().success);
+        assert_eq!(named(&root, ListRegionsRequest::default()).await, [south]);
         cloud.end().await;
     }
 }

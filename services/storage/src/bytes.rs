@@ -61,6 +61,7 @@ pub fn delete(volume_uuid: &str, pool_uuid: &str, path: &str) -> command::Body {
         volume_uuid: volume_uuid.to_owned(),
         pool_uuid: pool_uuid.to_owned(),
         path: path.to_owned(),
+        ended_vm: None,
     })
 }
 
@@ -145,7 +146,12 @@ pub async fn wipe(
         true => format!("template-{}", d.volume_uuid),
         false => d.path.clone(),
     };
-    let body = delete(&d.volume_uuid, &pool.uuid, &path);
+    let body = command::Body::DeleteDisk(DeleteDisk {
+        volume_uuid: d.volume_uuid.clone(),
+        pool_uuid: pool.uuid.clone(),
+        path,
+        ended_vm: d.ended_vm.clone(),
+    });
     let mut last = ApiError::unavailable(format!("no host that reaches storage pool {} is connected", pool.name));
     if let Some(host) = first {
         match s.hosts.tell(caller, key, host, body.clone()).await {

@@ -54,6 +54,7 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0006_snapshots.sql", include_str!("../migrations/0006_snapshots.sql")),
     migration("0007_policies.sql", include_str!("../migrations/0007_policies.sql")),
     migration("0008_template_copies.sql", include_str!("../migrations/0008_template_copies.sql")),
+    migration("0010_ended_vms.sql", include_str!("../migrations/0010_ended_vms.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {

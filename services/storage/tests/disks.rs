@@ -5,7 +5,9 @@ mod common;
 
 use common::{GIB, World, keyed, vm};
 use contract_storage::disks_client::DisksClient;
-use contract_storage::{AllocateDisksRequest, DisksResponse, FitRequest, NewDisk, VmDisksRequest};
+use contract_storage::{
+    AllocateDisksRequest, DiscardRequest, DisksResponse, FitRequest, NewDisk, RenewRootRequest, VmDisksRequest,
+};
 use jobs::StepKey;
 use proptest::prelude::*;
 use rpc::PeerChannel;
@@ -104,6 +106,54 @@ testkit::databases! {
         assert_eq!(commits, 1, "the row, the promise and the answer are one commit");
         let statements = testkit::least(|| async { spent().await.1 }).await;
         assert!(statements <= 16, "{statements} statements");
+        w.check_pools().await;
+    }
+
+    async fn a_root_disk_is_made_anew_and_the_old_one_kept_until_it_is_of_no_use(db: testkit::TestDb) {
+        let w = World::new(db).await;
+        w.image_store().await;
+        w.pool("p1", 1, 100, "").await;
+        for job in [900, 901, 902] {
+            common::job(w.db(), job, "Running").await;
+        }
+        vm(w.db(), 7, 3, "Stopped", None).await;
+        let made = disks(&w).allocate(keyed(&key(900, false), order(7, Some(1)))).await.unwrap().into_inner();
+        let old = made.disks[0].clone();
+        let (promised, held) = ("SELECT allocated_bytes FROM storage_pools", "SELECT COUNT(*) FROM volumes WHERE removed IS NULL");
+        let before = w.count(promised).await;
+        let root = async || {
+            let sql = "SELECT uuid, state FROM volumes WHERE slot = '7/0' AND vm_id = 7 AND removed IS NULL";
+            let row = w.db().one(store::Sql::new(sql)).await.unwrap();
+            (row.at::<String>(0).unwrap(), row.at::<String>(1).unwrap())
+        };
+        let renewal = |uuid: &str| RenewRootRequest { vm_id: 7, template_id: 111, uuid: uuid.into(), size: 3 * GIB };
+        let asked = |job| StepKey::new(job, "renew", 1, false);
+
+        // Taken back: as it was.
+        let renewed = disks(&w).renew(keyed(&asked(901), renewal("new-1"))).await.unwrap().into_inner();
+        assert_eq!(disks(&w).renew(keyed(&asked(901), renewal("new-1"))).await.unwrap().into_inner(), renewed, "a repeat");
+        assert_eq!((renewed.disks[0].id, root().await), (old.id, ("new-1".into(), "Allocated".into())));
+        assert_eq!((w.count(promised).await, w.count(held).await), (before, 2), "the old one lies where it was");
+        let placed = disks(&w).prepare(keyed(&StepKey::new(901, "disks", 1, false), VmDisksRequest { cluster_id: Some(1), ..of(7, Some(1)) })).await.unwrap().into_inner();
+        assert_eq!((placed.disks[0].size, w.count(promised).await), (3 * GIB, before + 3 * GIB));
+        common::job(w.db(), 901, "Undoing").await;
+        for _ in 0..2 {
+            disks(&w).unrenew(keyed(&StepKey::new(901, "renew", 1, true), renewal("new-1"))).await.unwrap();
+            assert_eq!((root().await, w.count(promised).await), ((old.uuid.clone(), "Ready".into()), before));
+        }
+        assert_eq!((w.hosts.disks(), w.count(held).await), (1, 1));
+
+        // For good.
+        let renewed = disks(&w).renew(keyed(&asked(902), renewal("new-2"))).await.unwrap().into_inner();
+        let discard = DiscardRequest { volume_id: renewed.disks[0].id, host_id: Some(1) };
+        for _ in 0..2 {
+            disks(&w).discard(keyed(&StepKey::new(902, "discard", 1, false), discard)).await.unwrap();
+            assert_eq!((root().await.0, w.hosts.disks(), w.count(held).await), ("new-2".into(), 0, 1));
+        }
+        // From then on the new one stays, whatever is taken back.
+        common::job(w.db(), 902, "Undoing").await;
+        disks(&w).unrenew(keyed(&StepKey::new(902, "renew", 1, true), renewal("new-2"))).await.unwrap();
+        assert_eq!(root().await.0, "new-2");
         w.check_pools().await;
     }
 
@@ -212,7 +262,7 @@ testkit::databases! {
         let w = World::new(db).await;
         w.image_store().await;
         w.pool("p1", 1, 100, "").await;
-        vm(w.db(), 7, 3, "Stopped", Some(1)).await;
+        let uuid = vm(w.db(), 7, 3, "Stopped", Some(1)).await;
         common::job(w.db(), 900, "Running").await;
         let small = small(&w).await;
         let made = disks(&w).allocate(keyed(&key(900, false), with_data(order(7, Some(1)), small))).await.unwrap().into_inner();
@@ -241,8 +291,17 @@ testkit::databases! {
         .await;
         assert_eq!(w.hosts.disks(), 1);
         assert_eq!(w.hosts.disks_of(&made.disks[1].uuid).len(), 1);
+        assert_eq!(w.hosts.ended(), [uuid], "its leases go with its root");
         disks(&w).expunge(keyed(&expunge, of(7, None))).await.unwrap();
         w.check_pools().await;
+
+        // A volume that goes while its VM goes on isn't the VM's end.
+        vm(w.db(), 8, 3, "Stopped", Some(1)).await;
+        common::job(w.db(), 901, "Running").await;
+        disks(&w).allocate(keyed(&key(901, false), order(8, Some(1)))).await.unwrap();
+        common::job(w.db(), 901, "Undoing").await;
+        disks(&w).release(keyed(&key(901, true), of(8, None))).await.unwrap();
+        assert_eq!((w.hosts.disks(), w.hosts.ended().len()), (1, 1));
     }
 
     async fn a_vm_that_was_deployed_stopped_gets_its_places_when_it_starts(db: testkit::TestDb) {

@@ -10,6 +10,7 @@ mod event_types;
 mod metering;
 mod purge;
 mod store;
+mod tidy;
 
 use ::store::Migration;
 use contract::ApiError;

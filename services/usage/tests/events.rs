@@ -4,7 +4,10 @@
 mod world;
 
 use contract::api::{Caller, RoleType};
-use contract_usage::{ListAlertsRequest, ListEventTypesRequest, ListEventsRequest};
+use contract_usage::{
+    ArchiveAlertsRequest, ArchiveEventsRequest, DeleteAlertsRequest, DeleteEventsRequest, ListAlertsRequest,
+    ListEventTypesRequest, ListEventsRequest,
+};
 use events::{EventRecord, EventState, Record, UsageRecord};
 use model::Owner;
 use std::time::Duration;
@@ -194,5 +197,115 @@ testkit::databases! {
         let second = list(ListAlertsRequest { page: Some(2), page_size: Some(1), ..Default::default() }).await.unwrap();
         assert_eq!((second.count, second.alert[0].id()), (Some(2), host.uuid.as_str()));
         assert_eq!(list(ListAlertsRequest { r#type: Some("host".into()), ..Default::default() }).await.unwrap_err().code, 431);
+    }
+}
+
+testkit::databases! {
+    async fn events_are_archived_and_deleted_by_those_who_see_them(db: testkit::TestDb) {
+        let world = World::new(&db).await;
+        let (admin, ann, bob) =
+            (caller(2, "admin", RoleType::Admin), caller(10, "ann", RoleType::User), caller(11, "bob", RoleType::DomainAdmin));
+        let minute = Duration::from_secs(60);
+        let done = EventState::Completed;
+        let events = [
+            event(&ann, "VM.CREATE", done, "a1", minute * 9),
+            event(&ann, "VM.STOP", done, "a2", minute * 7),
+            event(&ann, "VM.STOP", done, "a3", minute * 5),
+            event(&bob, "VM.STOP", done, "b1", minute * 3),
+            event(&admin, "USER.LOGIN", done, "r1", minute * 8),
+            event(&admin, "ALERT.USERVM", done, "alert", minute * 8),
+        ];
+        world.record(&events.iter().map(|e| Record::Event(e.clone())).collect::<Vec<_>>()).await;
+        world.archived(6).await;
+        let everything = ListEventsRequest { list_all: Some(true), ..Default::default() };
+        let left = async || {
+            let mut texts = world.descriptions(&admin, everything.clone()).await;
+            texts.sort();
+            texts.join(" ")
+        };
+        let archive = async |who: &Caller, r: ArchiveEventsRequest| world.archive(who, r).await;
+        let ids = |which: &[usize]| which.iter().map(|n| events[*n].uuid.clone()).collect::<Vec<_>>();
+        let by_ids = |which: &[usize]| ArchiveEventsRequest { ids: ids(which), ..Default::default() };
+
+        // What says nothing, what doesn't exist, and what isn't the caller's: nothing changes.
+        for (r, code) in [
+            (ArchiveEventsRequest::default(), 431),
+            (ArchiveEventsRequest { start_date: Some(1), r#type: Some("VM.STOP".into()), ..Default::default() }, 431),
+            (ArchiveEventsRequest { ids: vec![model::new_uuid()], ..Default::default() }, 431),
+            (by_ids(&[0, 3]), 530),
+            (by_ids(&[4]), 530),
+            (ArchiveEventsRequest { r#type: Some("VM.START".into()), ..by_ids(&[0]) }, 530),
+        ] {
+            assert_eq!(archive(&ann, r.clone()).await.unwrap_err().code, code, "{r:?}");
+        }
+        assert_eq!(left().await, "a1 a2 a3 alert b1 r1");
+        // By ids, twice the same one counted once; by type and dates, each within the caller's reach.
+        assert!(archive(&ann, by_ids(&[0, 0])).await.unwrap().success);
+        assert_eq!(left().await, "a2 a3 alert b1 r1");
+        assert_eq!(archive(&ann, by_ids(&[0])).await.unwrap_err().code, 530, "archived ones can't be archived again");
+        let old = ArchiveEventsRequest { end_date: Some(now_micros() - 6 * 60_000_000), ..Default::default() };
+        assert!(archive(&ann, old.clone()).await.unwrap().success);
+        assert_eq!(left().await, "a3 alert b1 r1");
+        let stops = ArchiveEventsRequest { r#type: Some("vm.stop".into()), ..Default::default() };
+        assert!(archive(&ann, stops).await.unwrap().success);
+        assert_eq!(left().await, "alert b1 r1", "others' events of that type stay");
+        // Alerts have commands of their own.
+        assert!(archive(&admin, old).await.unwrap().success);
+        assert_eq!(left().await, "alert b1");
+        let gone = DeleteEventsRequest { ids: ids(&[3]), ..Default::default() };
+        assert_eq!(world.delete(&ann, gone.clone()).await.unwrap_err().code, 530);
+        assert!(world.delete(&bob, gone).await.unwrap().success);
+        assert_eq!(left().await, "alert");
+        world.archived(5).await;
+        world.node.shut_down(Duration::from_secs(5)).await;
+    }
+
+    async fn alerts_are_archived_and_deleted(db: testkit::TestDb) {
+        let world = World::new(&db).await;
+        let admin = caller(2, "admin", RoleType::Admin);
+        let minute = Duration::from_secs(60);
+        let done = EventState::Completed;
+        let events = [
+            event(&admin, "ALERT.COMPUTE.HOST", done, "h1", minute * 9),
+            event(&admin, "ALERT.COMPUTE.HOST", done, "h2", minute * 5),
+            event(&admin, "ALERT.USERVM", done, "v1", minute * 5),
+            event(&admin, "ALERT.USERVM", done, "v2", minute),
+            event(&admin, "VM.STOP", done, "stop", minute * 9),
+        ];
+        world.record(&events.iter().map(|e| Record::Event(e.clone())).collect::<Vec<_>>()).await;
+        world.archived(5).await;
+        let left = async || {
+            let listed = world.list_alerts(&admin, ListAlertsRequest::default()).await.unwrap();
+            let mut texts: Vec<String> = listed.alert.into_iter().map(|a| a.description.unwrap()).collect();
+            texts.sort();
+            texts.join(" ")
+        };
+        let archive = async |r: ArchiveAlertsRequest| world.archive_alerts(&admin, r).await;
+        let ids = |n: usize| vec![events[n].uuid.clone()];
+        for (r, code) in [
+            (ArchiveAlertsRequest::default(), 431),
+            (ArchiveAlertsRequest { start_date: Some(1), ..Default::default() }, 431),
+            (ArchiveAlertsRequest { r#type: Some("99".into()), ..Default::default() }, 431),
+            (ArchiveAlertsRequest { ids: ids(4), ..Default::default() }, 530),
+            (ArchiveAlertsRequest { ids: ids(0), r#type: Some("8".into()), ..Default::default() }, 530),
+        ] {
+            assert_eq!(archive(r.clone()).await.unwrap_err().code, code, "{r:?}");
+        }
+        assert_eq!(left().await, "h1 h2 v1 v2");
+        let range = ArchiveAlertsRequest {
+            start_date: Some(now_micros() - 6 * 60_000_000),
+            end_date: Some(now_micros() - 4 * 60_000_000),
+            r#type: Some("8".into()),
+            ..Default::default()
+        };
+        assert!(archive(range).await.unwrap().success);
+        assert_eq!(left().await, "h1 h2 v2");
+        let delete = DeleteAlertsRequest { r#type: Some("alert.compute.host".into()), ..Default::default() };
+        assert!(world.delete_alerts(&admin, delete).await.unwrap().success);
+        assert_eq!(left().await, "v2");
+        world.archived(3).await;
+        assert!(archive(ArchiveAlertsRequest { ids: ids(3), ..Default::default() }).await.unwrap().success);
+        assert_eq!(left().await, "");
+        world.node.shut_down(Duration::from_secs(5)).await;
     }
 }

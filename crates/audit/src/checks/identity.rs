@@ -2,7 +2,7 @@
 
 use super::{check, ids, texts};
 use crate::check::Check;
-use crate::check::Settle::Moment;
+use crate::check::Settle::{Moment, Round};
 use crate::check::Severity::Grave;
 
 /// Rows whose owner doesn't exist, was removed, or lies in another domain than the row says.
@@ -160,6 +160,15 @@ pub(super) const CHECKS: &[Check] = &[
         OWNER,
         GIVE,
         owner!("keypair", "x.uuid", "ssh_keypairs", "id", "x.removed IS NULL"),
+    ),
+    check(
+        "instance-group-owner",
+        Grave,
+        Round,
+        ids("instance_groups"),
+        OWNER,
+        GIVE,
+        owner!("instancegroup", "x.uuid", "instance_groups", "id", "x.removed IS NULL"),
     ),
     check(
         "tag-owner",

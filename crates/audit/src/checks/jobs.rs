@@ -173,7 +173,8 @@ pub(super) const CHECKS: &[Check] = &[
             "physical_networks" => "physical_networks", "traffic_types" => "traffic_types",
             "network_providers" => "network_providers", "network_offerings" => "network_offerings", "domain" => "domains",
             "account" => "accounts", "user" => "users", "role" => "roles", "role_permission" => "role_permissions",
-            "ssh_keypair" => "ssh_keypairs", "host_debt" => "host_debts",
+            "ssh_keypair" => "ssh_keypairs", "host_debt" => "host_debts", "affinity_group" => "affinity_groups",
+            "dedication" => "dedications",
         ),
     ),
 ];

@@ -2,6 +2,7 @@
 //! here: it can't be broken.
 
 mod address;
+mod affinity;
 mod balance;
 mod facts;
 mod host;
@@ -31,6 +32,7 @@ pub static CHECKS: LazyLock<Vec<Check>> = LazyLock::new(|| {
         identity::CHECKS,
         limits::CHECKS,
         place::CHECKS,
+        affinity::CHECKS,
         vm::CHECKS,
         network::CHECKS,
         address::CHECKS,

@@ -85,6 +85,41 @@ pub(super) const CHECKS: &[Check] = &[
          OR h.removed IS NOT NULL OR h.resource_state <> 'Enabled')",
     ),
     check(
+        "host-maintained",
+        Grave,
+        Moment,
+        None,
+        "A host is in maintenance and a machine has a place on it: whoever switches it off ends the machine.",
+        "cancelHostMaintenance, then prepareHostForMaintenance again.",
+        "SELECT 'host/' || h.uuid, h.name || ' is in maintenance and has ' || k.vms || ' machines', NULL FROM hosts h \
+         JOIN host_capacity k ON k.host_id = h.id WHERE h.removed IS NULL AND h.resource_state = 'Maintenance' AND k.vms <> 0",
+    ),
+    check(
+        "host-emptied",
+        Late,
+        Work,
+        None,
+        "A host is said to be being emptied and nobody does it, or the other way round.",
+        "cancelHostMaintenance. If the host isn't in maintenance, delete its row from `host_maintenances`.",
+        "SELECT 'host/' || h.uuid, h.name || ' is ' || h.resource_state || ', and nobody empties it', NULL FROM hosts h \
+         LEFT JOIN host_maintenances m ON m.host_id = h.id WHERE h.removed IS NULL AND m.host_id IS NULL \
+         AND h.resource_state IN ('PrepareForMaintenance', 'ErrorInMaintenance') UNION ALL \
+         SELECT 'host/' || COALESCE(h.uuid, '' || m.host_id), 'is emptied, and is ' || COALESCE(h.resource_state, 'gone'), NULL \
+         FROM host_maintenances m LEFT JOIN hosts h ON h.id = m.host_id WHERE h.id IS NULL OR h.removed IS NOT NULL \
+         OR h.resource_state NOT IN ('PrepareForMaintenance', 'ErrorInMaintenance')",
+    ),
+    check(
+        "evacuation-lost",
+        Leak,
+        Work,
+        None,
+        "A machine is taken off a host that isn't emptied any more.",
+        "Delete its row from `host_evacuations`.",
+        "SELECT 'vm/' || COALESCE(v.uuid, '' || e.vm_id), 'is taken off host ' || e.host_id || ', which nobody empties', NULL \
+         FROM host_evacuations e LEFT JOIN vms v ON v.id = e.vm_id WHERE NOT EXISTS (SELECT 1 FROM host_maintenances m \
+         WHERE m.host_id = e.host_id)",
+    ),
+    check(
         "host-address",
         Leak,
         Work,

@@ -96,6 +96,17 @@ pub(super) const CHECKS: &[Check] = &[
          LEFT JOIN vms v ON v.id = n.vm_id WHERE {page:n.vm_id} AND (v.id IS NULL OR v.removed IS NOT NULL OR v.name_lower <> n.name_lower)",
     ),
     check(
+        "vm-group",
+        Grave,
+        Moment,
+        ids("vms"),
+        "A machine is in a group that is gone, or in one of another account.",
+        "Set `group_id` of it to NULL.",
+        "SELECT 'vm/' || v.uuid, v.instance_name || ' is in group ' || v.group_id || ', which is gone or another account''s', '' || v.changed \
+         FROM vms v LEFT JOIN instance_groups g ON g.id = v.group_id WHERE {page:v.id} AND v.group_id IS NOT NULL AND v.removed IS NULL \
+         AND (g.id IS NULL OR g.account_id <> v.account_id)",
+    ),
+    check(
         "vm-without-nic",
         Grave,
         Moment,

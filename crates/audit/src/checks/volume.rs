@@ -49,7 +49,7 @@ pub(super) const CHECKS: &[Check] = &[
         "A volume is being made, resized or deleted, and no job does it: it is stuck.",
         "See whether its bytes are there and how large; set `state` to Ready or Allocated.",
         "SELECT 'volume/' || o.uuid, o.name || ' is ' || o.state || ' and no job works on it', '' || o.changed FROM volumes o \
-         WHERE {page:o.id} AND o.removed IS NULL AND o.state IN ('Creating', 'Resizing', 'Expunging', 'Expunged') \
+         WHERE {page:o.id} AND o.removed IS NULL AND o.state IN ('Creating', 'Resizing', 'Destroy', 'Expunging', 'Expunged') \
          AND {free:'volume/' || o.id} AND {free:'vm/' || o.vm_id}",
     ),
     check(

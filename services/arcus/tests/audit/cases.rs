@@ -287,6 +287,12 @@ pub const CASES: &[Case] = &[
         &[],
     ),
     case(
+        "instance-group-owner",
+        &["UPDATE instance_groups SET account_id = 999"],
+        "SELECT 'instancegroup/' || uuid FROM instance_groups",
+        &[],
+    ),
+    case(
         "limit-count",
         &["UPDATE resource_counts SET used = used + 1 WHERE slot = 'account/2/0'"],
         "SELECT 'count/account/2/0'",
@@ -383,6 +389,58 @@ pub const CASES: &[Case] = &[
         &[],
     ),
     case(
+        "affinity-apart",
+        &[
+            "INSERT INTO affinity_group_vms (group_id, vm_id) SELECT g.id, v.id FROM affinity_groups g, vms v \
+             WHERE g.name = 'apart' AND v.name IN ('t-first', 'off')",
+            "INSERT INTO vm_capacity (vm_id, host_id, cpu_mhz, memory, taken) SELECT o.id, t.host_id, 0, 0, 1 FROM vms o, vms t \
+             WHERE o.name = 'off' AND t.name = 't-first'",
+        ],
+        "SELECT 'affinity/' || uuid FROM affinity_groups WHERE name = 'apart'",
+        &["host-capacity", "vm-capacity"],
+    ),
+    case(
+        "affinity-together",
+        &[
+            "INSERT INTO affinity_group_vms (group_id, vm_id) SELECT g.id, v.id FROM affinity_groups g, vms v \
+             WHERE g.name = 'near' AND v.name IN ('t-first', 'off')",
+            "INSERT INTO vm_capacity (vm_id, host_id, cpu_mhz, memory, taken) SELECT o.id, h.id, 0, 0, 1 FROM vms o, vms t, hosts h \
+             WHERE o.name = 'off' AND t.name = 't-first' AND h.id <> t.host_id",
+        ],
+        "SELECT 'affinity/' || uuid FROM affinity_groups WHERE name = 'near'",
+        &["host-capacity", "vm-capacity"],
+    ),
+    case(
+        "affinity-member",
+        &["INSERT INTO affinity_group_vms (group_id, vm_id) SELECT id, 999 FROM affinity_groups WHERE name = 'near'"],
+        "SELECT 'affinity/' || uuid FROM affinity_groups WHERE name = 'near'",
+        &[],
+    ),
+    case(
+        "affinity-owner",
+        &["UPDATE affinity_groups SET account_id = 999 WHERE name = 'near'"],
+        "SELECT 'affinity/' || uuid FROM affinity_groups WHERE name = 'near'",
+        &[],
+    ),
+    case(
+        "dedication-host",
+        &["UPDATE host_capacity SET zone_dedicated_to = 999 WHERE host_id = (SELECT MIN(id) FROM hosts)"],
+        HOST,
+        &[],
+    ),
+    case(
+        "dedication-group",
+        &["UPDATE dedications SET group_id = 999"],
+        "SELECT 'dedication/' || uuid FROM dedications",
+        &["dedication-host"],
+    ),
+    case(
+        "dedication-resource",
+        &["UPDATE dedications SET resource_id = 999"],
+        "SELECT 'dedication/' || uuid FROM dedications",
+        &["dedication-host"],
+    ),
+    case(
         "host-overfull",
         &["UPDATE host_capacity SET cpu_total_mhz = 1 WHERE vms > 0"],
         "SELECT 'host/' || h.uuid FROM hosts h JOIN host_capacity k ON k.host_id = h.id WHERE k.vms > 0",
@@ -398,6 +456,33 @@ pub const CASES: &[Case] = &[
         "host-accepting",
         &["UPDATE hosts SET resource_state = 'Disabled' WHERE id = (SELECT MIN(h.id) FROM hosts h)"],
         HOST,
+        &[],
+    ),
+    case(
+        "host-maintained",
+        &[
+            "UPDATE hosts SET resource_state = 'Maintenance' WHERE id = (SELECT MIN(host_id) FROM host_capacity WHERE vms > 0)",
+            "UPDATE host_capacity SET accepting = 0 WHERE vms > 0",
+        ],
+        "SELECT 'host/' || uuid FROM hosts WHERE resource_state = 'Maintenance'",
+        &[],
+    ),
+    case(
+        "host-emptied",
+        &[
+            "UPDATE hosts SET resource_state = 'ErrorInMaintenance' WHERE id = (SELECT MIN(h.id) FROM hosts h)",
+            "UPDATE host_capacity SET accepting = 0 WHERE host_id = (SELECT MIN(id) FROM hosts)",
+        ],
+        HOST,
+        &[],
+    ),
+    case(
+        "evacuation-lost",
+        &[
+            "INSERT INTO host_evacuations (vm_id, host_id, way, attempts, not_before) SELECT id, 999, 'Move', 0, 0 FROM vms \
+           WHERE name = 'off'",
+        ],
+        OFF,
         &[],
     ),
     case(
@@ -464,6 +549,7 @@ pub const CASES: &[Case] = &[
         "SELECT 'name/999/lost'",
         &[],
     ),
+    case("vm-group", &["UPDATE vms SET group_id = 999 WHERE name = 't-first'"], RUNS, &[]),
     case(
         "vm-without-nic",
         &[

@@ -80,6 +80,8 @@ async fn on_mariadb() {
         "limit-leaked-vm",
         "limit-unseen",
         "host-capacity",
+        "affinity-member",
+        "dedication-host",
         "vm-place",
         "vm-generation",
         "vlan-unheld",

@@ -49,6 +49,7 @@ pub async fn enrich(api: &ApiClient) {
     let zone = first(api, "listZones", "zone").await;
     let network = first(api, "listNetworks", "network").await;
     api.call("createDomain", &[("name", "sub")]).await.unwrap();
+    api.call("createInstanceGroup", &[("name", "of-nobody-yet")]).await.unwrap();
     let tenant = [
         ("accounttype", "0"),
         ("email", "t@example.org"),
@@ -85,6 +86,18 @@ pub async fn enrich(api: &ApiClient) {
     api.run("createEgressFirewallRule", &[("networkid", &network), ("protocol", "all")]).await.unwrap();
     balance(api, &address, vm).await;
     share(api, &zone).await;
+    // Groups whose members are stopped, and a host that is kept for a tenant.
+    for (name, kind) in [("apart", "host anti-affinity"), ("near", "host affinity")] {
+        api.run("createAffinityGroup", &[("name", name), ("type", kind)]).await.unwrap();
+    }
+    let hosts = api.call("listHosts", &[("type", "Routing")]).await.unwrap();
+    let taken = api.call("listVirtualMachines", &[("id", vm)]).await.unwrap();
+    let taken = taken.pointer("/virtualmachine/0/hostid").and_then(Value::as_str).unwrap().to_owned();
+    let all = hosts.pointer("/host").and_then(Value::as_array).unwrap_or_else(|| panic!("{hosts}"));
+    let host = all.iter().filter_map(|h| h.get("id").and_then(Value::as_str)).find(|id| *id != taken).unwrap();
+    let domains = api.call("listDomains", &[("name", "sub"), ("listall", "true")]).await.unwrap();
+    let domain = domains.pointer("/domain/0/id").and_then(Value::as_str).unwrap_or_else(|| panic!("{domains}"));
+    api.run("dedicateHost", &[("hostid", host), ("domainid", domain)]).await.unwrap();
     let root = api.call("listVolumes", &[("virtualmachineid", vm), ("type", "ROOT")]).await.unwrap();
     let root = root.pointer("/volume/0/id").and_then(Value::as_str).unwrap_or_else(|| panic!("{root}"));
     api.run("createSnapshot", &[("volumeid", root), ("name", "sample")]).await.unwrap();

@@ -1,8 +1,10 @@
 //! The whole system, as a process: life cycle, concurrency, idempotency, kills.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod affinity;
 mod bad_input;
 mod books;
+mod changes;
 mod concurrency;
 mod dev;
 mod downloads;

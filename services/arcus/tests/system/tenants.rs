@@ -135,6 +135,9 @@ async fn furnish(of: &Tenant, ids: &[String; 4]) {
     let params = [("zoneid", ids[0].as_str()), ("name", disk.as_str()), ("diskofferingid", offering.as_str())];
     of.api.run("createVolume", &params).await.unwrap();
     of.api.call("createSSHKeyPair", &[("name", &format!("{}-key", of.account))]).await.unwrap();
+    of.api.call("createInstanceGroup", &[("name", &format!("{}-group", of.account))]).await.unwrap();
+    let group = format!("{}-affinity", of.account);
+    of.api.run("createAffinityGroup", &[("name", &group), ("type", "host anti-affinity")]).await.unwrap();
     let address = of.api.run("associateIpAddress", &[("networkid", &network)]).await.unwrap();
     let address = text(&address, "/ipaddress/id");
     let rule = [

@@ -2,8 +2,11 @@
 //! simulator: what is left must be as before, or as after.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod affinity;
 mod budget;
+mod changes;
 mod failover;
+mod maintenance;
 mod migrate;
 mod nics;
 mod scenario;
@@ -150,6 +153,22 @@ async fn reconnecting_a_host() {
         })
     });
     proved(scenario, &[]).await;
+}
+
+async fn maintaining(over: bool, steps: &[&str]) {
+    let scenario = maintenance::Maintaining { template: Template::shared().await, over };
+    let proof = prove(&scenario, steps).await.unwrap_or_else(|why| panic!("{why}"));
+    println!("{} runs over {} points", proof.runs, proof.points.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn preparing_a_host_for_maintenance() {
+    maintaining(false, &["prepare", "wait"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelling_the_maintenance_of_a_host() {
+    maintaining(true, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,10 @@ pub struct Ids {
     pub offering: String,
     pub network: String,
     pub host: String,
+    /// With more CPU and memory than `offering`.
+    pub larger_offering: String,
+    /// With less.
+    pub smaller_offering: String,
     /// Of a template with networks: one in which `t-first` has its second NIC.
     pub second_network: String,
     /// That NIC.
@@ -78,6 +82,8 @@ impl Template {
             offering: first(&api, "listServiceOfferings", "serviceoffering", &[("name", "Small Instance")]).await,
             network: first(&api, "listNetworks", "network", &[]).await,
             host: first(&api, "listHosts", "host", &[]).await,
+            larger_offering: offering(&api, "larger", "2", "1000", "1024").await,
+            smaller_offering: offering(&api, "smaller", "1", "250", "256").await,
             second_network: String::new(),
             second_nic: String::new(),
             third_network: String::new(),
@@ -136,6 +142,12 @@ async fn more_networks(api: &ApiClient, ids: &mut Ids) {
     let remove = [("virtualmachineid", ids.vms[RUNNING].as_str()), ("nicid", &passing)];
     api.run("removeNicFromVirtualMachine", &remove).await.unwrap();
     api.call("createSSHKeyPair", &[("name", "k1")]).await.unwrap();
+}
+
+async fn offering(api: &ApiClient, name: &str, cpus: &str, mhz: &str, mib: &str) -> String {
+    let params = [("name", name), ("displaytext", name), ("cpunumber", cpus), ("cpuspeed", mhz), ("memory", mib)];
+    let made = api.call("createServiceOffering", &params).await.unwrap();
+    made.pointer("/serviceoffering/id").and_then(Value::as_str).unwrap().to_owned()
 }
 
 /// The whole system on a data folder, with a client.

@@ -198,6 +198,16 @@ const LOOKS: &[(&str, &str)] = &[
     ("name", "SELECT name_lower FROM vm_names ORDER BY name_lower"),
     ("claim", "SELECT resource FROM claims WHERE exclusive <> 0 OR shared <> 0 OR waiting <> 0 ORDER BY resource"),
     ("tag", "SELECT resource_uuid, tag_key, tag_value FROM tags ORDER BY resource_uuid, tag_key"),
+    (
+        "affinity",
+        "SELECT g.name, g.type, (SELECT COUNT(*) FROM affinity_group_vms m WHERE m.group_id = g.id) || '' FROM affinity_groups g \
+         WHERE g.removed IS NULL ORDER BY g.name",
+    ),
+    (
+        "dedication",
+        "SELECT d.kind, d.domain_path, (SELECT COUNT(*) FROM host_capacity k WHERE k.dedicated_to = d.group_id) || '' \
+         FROM dedications d ORDER BY d.id",
+    ),
     ("debt", "SELECT vm_uuid FROM host_debts"),
     ("recovery", "SELECT v.name, r.in_a_row || '' FROM vm_recoveries r JOIN vms v ON v.id = r.vm_id"),
     (

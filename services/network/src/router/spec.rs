@@ -268,15 +268,9 @@ fn vm(lease: &Lease, setting: &Setting, open: Open<'_>) -> Result<agent::VmMetad
     // It was checked when it was given; one that can't be read is as good as none. Some clients send the URL-safe alphabet.
     let user_data = user_data.and_then(|text| USER_DATA.decode(text.replace('-', "+").replace('_', "/")).ok());
     let password = lease.password_sealed.as_deref().map(|sealed| open(&lease.vm_uuid, sealed)).transpose()?;
-    // Each time that it is sealed it looks different: a guest takes each reset, even to the same word.
-    let password_id = lease.password_sealed.as_deref().map(tail);
-    Ok(agent::VmMetadata { ip4: lease.ip.clone(), entries: entries.into(), user_data, password, password_id })
-}
-
-/// The end of a sealed text, where its seal is: no two are alike.
-fn tail(sealed: &str) -> String {
-    let skip = sealed.chars().count().saturating_sub(24);
-    sealed.chars().skip(skip).collect()
+    let password_id = lease.password_sealed.as_deref().map(model::sealed::password_id);
+    let vm_uuid = Some(lease.vm_uuid.clone());
+    Ok(agent::VmMetadata { ip4: lease.ip.clone(), entries: entries.into(), user_data, password, password_id, vm_uuid })
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub struct Lease {
     pub user_data: Option<String>,
     /// The SSH key that the guest lets in.
     pub public_key: Option<String>,
-    /// The guest's password, sealed.
+    /// The guest's password, sealed; none when the guest took it.
     pub password_sealed: Option<String>,
     /// Text of the VM's compute offering.
     pub offering: Option<String>,
@@ -147,7 +147,8 @@ const LEASES: Arm = Arm {
         "n.vm_uuid",
         "v.user_data",
         "v.public_key",
-        "v.password_sealed",
+        // One that the guest took isn't offered again, whichever router asks (`model::sealed::password_id`).
+        "CASE WHEN v.password_taken = SUBSTR(v.password_sealed, -24) THEN NULL ELSE v.password_sealed END",
         "so.display_text",
         "(SELECT MIN(i.ip) FROM ip_addresses i WHERE i.vm_id = n.vm_id AND i.vm_ip = n.ip AND i.network_id = n.network_id AND \
          i.is_static_nat <> 0 AND i.state = 'Allocated')",

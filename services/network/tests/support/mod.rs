@@ -36,6 +36,7 @@ const OTHERS: &[Migration] = &[
     sql!("orchestrator", "0003_catalogue.sql", "../../../orchestrator/migrations/0003_catalogue.sql"),
     sql!("orchestrator", "0010_vms.sql", "../../../orchestrator/migrations/0010_vms.sql"),
     sql!("orchestrator", "0024_vm_passwords.sql", "../../../orchestrator/migrations/0024_vm_passwords.sql"),
+    sql!("orchestrator", "0039_passwords_taken.sql", "../../../orchestrator/migrations/0039_passwords_taken.sql"),
     sql!("identity", "0001_identity.sql", "../../../identity/migrations/0001_identity.sql"),
 ];
 

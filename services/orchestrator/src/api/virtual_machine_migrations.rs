@@ -1,5 +1,6 @@
 //! `arcus.compute.v1.VirtualMachineMigrations`.
 
+use crate::host::maintenance::undisturbed;
 use crate::store::{vm_order, vms};
 use crate::vm::migrate::Migrate;
 use crate::vm::{self, VmWorld};
@@ -32,6 +33,7 @@ impl VirtualMachineMigrations for Api {
         let db = &self.world.node.db;
         let row = vms::find(db, cx.refs.need("virtualmachineid")?).await.map_err(ApiError::from)?;
         let vm = row.filter(|vm| !vm.removed).ok_or_else(|| ApiError::param("Unable to find the VM by id"))?;
+        undisturbed(db, (vm.id, &vm.uuid), "Migrate").await?;
         let host: Option<i64> = cx.refs.id("hostid")?;
         let host = host.ok_or_else(|| ApiError::param("Either hostId or storageId must be specified"))?;
         let (host_uuid, _) = vm_order::host(db, host).await.map_err(ApiError::from)?;

@@ -1,6 +1,7 @@
 //! `arcus.compute.v1.VirtualMachines`.
 
-use crate::store::{vm_list, vms};
+use crate::host::maintenance::undisturbed;
+use crate::store::{affinity, instance_groups, vm_list, vm_roots, vms};
 use crate::vm::access::Tell;
 use crate::vm::boot::Constraints;
 use crate::vm::deploy::{nic_requests, release_limits};
@@ -8,6 +9,7 @@ use crate::vm::destroy::Destroy;
 use crate::vm::expunge::Expunge;
 use crate::vm::order::{self, Order};
 use crate::vm::reboot::Reboot;
+use crate::vm::restore::{self, Ask};
 use crate::vm::start::Start;
 use crate::vm::stop::Stop;
 use crate::vm::{self, VmWorld, names, view};
@@ -37,13 +39,31 @@ const TOLD: Duration = Duration::from_secs(20);
 
 /// The handlers.
 pub struct Api {
-    world: VmWorld,
+    pub(super) world: VmWorld,
 }
 
 impl Api {
     /// Handlers that work with `world`.
     pub fn new(world: VmWorld) -> Api {
         Api { world }
+    }
+
+    /// A page of VMs, whichever command asks.
+    pub(super) async fn listed(
+        &self,
+        cx: &Cx,
+        request: ListVirtualMachinesRequest,
+    ) -> Result<ListVirtualMachinesResponse, Status> {
+        let db = &self.world.node.db;
+        let levels = view::Levels::parse(&request.details)?;
+        let (scope, filter, page) = self.list_request(cx, &request).await?;
+        let listed = vm_list::page(db, &scope, &filter, &page).await.map_err(ApiError::from)?;
+        let count = match page.proves_count(listed.len()) {
+            Some(n) => n,
+            None => vm_list::count(db, &scope, &filter).await.map_err(ApiError::from)?,
+        };
+        let virtual_machine = view::some(&self.world, listed, &cx.caller, levels).await?;
+        Ok(ListVirtualMachinesResponse { count: Some(count), virtual_machine })
     }
 
     /// The living VM that `param` names.
@@ -112,6 +132,11 @@ impl Api {
         claims.extend(order.new.networks.iter().map(|n| vm::network_claim(*n)));
         jobs::mutate!(self.world.node.db, &cx.caller, "deploy", |tx| {
             vms::insert(tx, &order.new).await.map_err(|e| insert_error(e, order))?;
+            let groups: Vec<i64> = order.groups.iter().map(|g| g.id).collect();
+            if !affinity::hold(tx, &groups).await? {
+                return Err(crate::affinity::gone());
+            }
+            affinity::join(tx, vm.id, &groups).await?;
             let accept = Accept {
                 job: order.job.clone(),
                 caller: cx.caller.clone(),
@@ -206,6 +231,9 @@ impl VirtualMachines for Api {
         let (cx, request) = self.world.node.rpc.enter(request).await?;
         let vm = self.vm(&cx, "id").await?;
         let job = Stop { vm: vm.id, forced: request.forced.unwrap_or(false) };
+        if !job.forced {
+            undisturbed(&self.world.node.db, (vm.id, &vm.uuid), "Stop").await?;
+        }
         let command = StopVirtualMachineRequest::COMMAND;
         Ok(Response::new(self.accept(&cx, &vm, command, request.custom_job_id, "stopping", job).await?))
     }
@@ -213,7 +241,12 @@ impl VirtualMachines for Api {
     async fn reboot(&self, request: Request<RebootVirtualMachineRequest>) -> Result<Response<JobRef>, Status> {
         let (cx, request) = self.world.node.rpc.enter(request).await?;
         let vm = self.vm(&cx, "id").await?;
+        undisturbed(&self.world.node.db, (vm.id, &vm.uuid), "Reboot").await?;
         let command = RebootVirtualMachineRequest::COMMAND;
+        if vm_roots::is_volatile(&self.world.node.db, vm.service_offering_id).await.map_err(ApiError::from)? {
+            let ask = Ask { command, custom_id: request.custom_job_id, template: None, reboot: true };
+            return Ok(Response::new(restore::accept(&self.world, &cx, &vm, ask).await?));
+        }
         Ok(Response::new(
             self.accept(&cx, &vm, command, request.custom_job_id, "rebooting", Reboot { vm: vm.id }).await?,
         ))
@@ -234,12 +267,30 @@ impl VirtualMachines for Api {
             running,
         });
         let (job, ticket) = (model::new_uuid(), self.world.jobs.ticket().await?);
+        let group = request.group.as_deref();
+        if let Some(name) = group.filter(|name| !name.is_empty()) {
+            crate::instance_group::checked(name)?;
+        }
+        let group_id = db.next_id("instance_group").await.map_err(ApiError::from)?;
         let answer = jobs::mutate!(db, &cx.caller, "update-vm", |tx| {
             jobs::claims::free(tx, &[vm::claim(vm.id)]).await?;
             vms::change(tx, vm.id, &change).await.map_err(|e| match e {
                 store::Error::Unique { .. } => ApiError::param("the name or id is taken by another virtual machine"),
                 other => other.into(),
             })?;
+            let mut shown = shown.clone();
+            if let Some(name) = group {
+                (shown.group_id, shown.group) = match name {
+                    "" => {
+                        instance_groups::leave(tx, vm.id).await?;
+                        (None, None)
+                    }
+                    name => {
+                        instance_groups::join(tx, vm.id, &vm.owner, name, group_id).await?;
+                        (instance_groups::of_vm(tx, vm.id).await?, Some(name.to_owned()))
+                    }
+                };
+            }
             events::record(tx, &[event(&cx.caller, "VM.UPDATE", &vm, "updating Vm")]).await?;
             if let Some(tell) = &told {
                 let accept = Accept {
@@ -255,7 +306,7 @@ impl VirtualMachines for Api {
                 };
                 self.world.jobs.accept(tx, ticket.clone(), accept).await?;
             }
-            Ok::<_, ApiError>(shown.clone())
+            Ok::<_, ApiError>(shown)
         })
         .await?;
         // As 4.11 the guest sees it once this is answered, if its routers can be told soon.
@@ -275,6 +326,7 @@ impl VirtualMachines for Api {
         if expunge {
             self.may_expunge(&cx)?;
         }
+        undisturbed(&self.world.node.db, (vm.id, &vm.uuid), "Destroy").await?;
         let job = Destroy { vm: vm.id, expunge };
         let command = DestroyVirtualMachineRequest::COMMAND;
         Ok(Response::new(self.accept(&cx, &vm, command, request.custom_job_id, "destroying", job).await?))
@@ -342,16 +394,7 @@ impl VirtualMachines for Api {
         request: Request<ListVirtualMachinesRequest>,
     ) -> Result<Response<ListVirtualMachinesResponse>, Status> {
         let (cx, request) = self.world.node.rpc.enter(request).await?;
-        let db = &self.world.node.db;
-        let levels = view::Levels::parse(&request.details)?;
-        let (scope, filter, page) = self.list_request(&cx, &request).await?;
-        let listed = vm_list::page(db, &scope, &filter, &page).await.map_err(ApiError::from)?;
-        let count = match page.proves_count(listed.len()) {
-            Some(n) => n,
-            None => vm_list::count(db, &scope, &filter).await.map_err(ApiError::from)?,
-        };
-        let virtual_machine = view::some(&self.world, listed, &cx.caller, levels).await?;
-        Ok(Response::new(ListVirtualMachinesResponse { count: Some(count), virtual_machine }))
+        Ok(Response::new(self.listed(&cx, request).await?))
     }
 
     async fn plan_deploy(&self, request: Request<DeployVirtualMachineRequest>) -> Result<Response<DeployPlan>, Status> {
@@ -426,6 +469,7 @@ impl Api {
             template: one("templateid"),
             offering: one("serviceofferingid"),
             user: one("userid"),
+            group: one("groupid"),
             network: one("networkid"),
             pool: one("storageid").filter(|_| admin),
             hypervisor: text(&r.hypervisor),
@@ -434,6 +478,7 @@ impl Api {
             for_virtual_network: r.for_virtual_network,
             tags: asked_tags(&r.tags),
             behind: None,
+            affinity_group: one("affinitygroupid"),
         };
         Ok((scope, filter, page))
     }

@@ -10,16 +10,20 @@ pub mod for_migration;
 mod heartbeats;
 pub mod investigate;
 mod machine;
+pub mod maintenance;
 pub mod reconnect;
 pub mod routers;
 pub mod sweep;
+mod tags;
 mod url;
 mod view;
 
 pub use add::add;
 pub use delete::delete;
+pub use tags::list as list_tags;
 pub use view::{list, shown, shown_percent};
 
+use crate::annotation;
 use crate::store::hosts::{self as rows, HostChange};
 use crate::store::os_types;
 use crate::world::World;
@@ -53,7 +57,10 @@ pub async fn update(world: &World, cx: &Cx, r: UpdateHostRequest) -> Result<Host
         tags: (!r.host_tags.is_empty()).then(|| tags(&r.host_tags)),
         os_category,
         url,
-        annotation: r.annotation.clone().filter(|a| !a.is_empty()).map(|a| (a, cx.caller.user_name.clone())),
+    };
+    let note = match r.annotation.as_deref().map(str::trim).filter(|a| !a.is_empty()) {
+        Some(text) => Some((world.node.db.next_id("annotations").await?, text)),
+        None => None,
     };
     let host = jobs::mutate!(world.node.db, cx.caller, "update-host", |tx| {
         let host = rows::find(&mut *tx, id).await?.filter(|h| h.removed.is_none()).ok_or_else(gone)?;
@@ -62,6 +69,9 @@ pub async fn update(world: &World, cx: &Cx, r: UpdateHostRequest) -> Result<Host
         }
         if !rows::update(tx, id, &change).await? {
             return Err(gone());
+        }
+        if let Some((number, text)) = note {
+            annotation::make(tx, &cx.caller, number, &host.uuid, text).await?;
         }
         let host = rows::find(&mut *tx, id).await?.ok_or_else(gone)?;
         Ok(shown(host, view::Details::all(), ha_tag(&world.node.settings).as_deref()))
@@ -104,7 +114,7 @@ fn tags(given: &[String]) -> String {
     tags.join(",")
 }
 
-fn gone() -> ApiError {
+pub(crate) fn gone() -> ApiError {
     ApiError::param("Host with specified id doesn't exist: it has been removed")
 }
 

@@ -1,10 +1,11 @@
 //! Routers that hosts report and shouldn't have, or lack and should have: the network service is told, which alone decides
 //! about routers. A host that was silent while its router was started elsewhere drops its copy by this, whatever was
-//! forgotten meanwhile.
+//! forgotten meanwhile. And passwords that guests took: routers that are made anew don't offer them again.
 
-use crate::store::hosts as rows;
+use crate::store::{hosts as rows, vms};
 use crate::world::World;
 use ::store::Db;
+use contract_agent::{RouterApplied, TakenPassword};
 use hub::HostEvent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,6 +20,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 struct Seen {
     routers: BTreeSet<String>,
     wrong: bool,
+    /// VMs and the ids of their passwords that were taken, and whether all of them are noted.
+    taken: BTreeSet<(String, String)>,
+    noted: bool,
 }
 
 /// Follows the reports that come to this replica until the node stops.
@@ -33,12 +37,16 @@ pub fn start(world: &World) {
             tokio::select! {
                 event = news.next() => match event {
                     Some(HostEvent::Report { host, routers, .. }) => {
-                        let routers = routers.iter().map(|router| router.router_uuid.clone()).collect();
+                        let taken = taken(&routers);
+                        let routers: BTreeSet<String> =
+                            routers.iter().map(|router| router.router_uuid.clone()).collect();
                         // Most reports are about VMs.
-                        if seen.get(&host.0).is_none_or(|before| before.wrong || before.routers != routers) {
-                            let wrong = look(&world, host.0, &routers).await;
-                            seen.insert(host.0, Seen { routers, wrong });
-                        }
+                        let before = seen.remove(&host.0);
+                        let right = before.as_ref().is_some_and(|seen| !seen.wrong && seen.routers == routers);
+                        let wrong = !right && look(&world, host.0, &routers).await;
+                        let noted = before.is_some_and(|seen| seen.noted && seen.taken == taken);
+                        let noted = noted || note(&world, &taken).await;
+                        seen.insert(host.0, Seen { routers, wrong, taken, noted });
                     }
                     Some(HostEvent::Up { host, .. } | HostEvent::Lost { host, .. } | HostEvent::Down { host, .. }) => {
                         seen.remove(&host.0);
@@ -47,13 +55,39 @@ pub fn start(world: &World) {
                     None => return,
                 },
                 _ = again.tick() => {
-                    for (host, seen) in seen.iter_mut().filter(|(_, seen)| seen.wrong) {
-                        seen.wrong = look(&world, *host, &seen.routers).await;
+                    for (host, seen) in &mut seen {
+                        seen.wrong = seen.wrong && look(&world, *host, &seen.routers).await;
+                        seen.noted = seen.noted || note(&world, &seen.taken).await;
                     }
                 }
             }
         }
     });
+}
+
+fn taken(routers: &[RouterApplied]) -> BTreeSet<(String, String)> {
+    let pair = |taken: &TakenPassword| (taken.vm_uuid.clone(), taken.password_id.clone());
+    routers.iter().flat_map(|router| &router.taken).map(pair).collect()
+}
+
+/// Notes which passwords were taken; gives whether it could.
+async fn note(world: &World, taken: &BTreeSet<(String, String)>) -> bool {
+    if taken.is_empty() {
+        return true;
+    }
+    let noted = ::store::tx!(world.node.db, "passwords-taken", |tx| {
+        for (vm, id) in taken {
+            if vms::took_password(tx, vm, id).await? {
+                tracing::debug!(vm, "the guest has its password");
+            }
+        }
+        Ok::<_, ::store::Error>(())
+    })
+    .await;
+    if let Err(error) = &noted {
+        tracing::warn!(%error, "which passwords guests took can't be noted; it is tried again");
+    }
+    noted.is_ok()
 }
 
 /// Tells of what differs; gives whether anything does.

@@ -55,6 +55,9 @@ impl Details {
     }
 }
 
+/// What out-of-band management may say of a host's power (4.11).
+const POWER_STATES: [&str; 4] = ["On", "Off", "Unknown", "Disabled"];
+
 /// Lists hosts.
 pub async fn list(world: &World, cx: &Cx, r: ListHostsRequest) -> Result<ListHostsResponse, ApiError> {
     let page = world.page(r.page, r.page_size)?;
@@ -82,6 +85,16 @@ pub async fn list(world: &World, cx: &Cx, r: ListHostsRequest) -> Result<ListHos
         // Without a tag there are no such hosts.
         (Some(true), None) => filter.nothing = true,
         _ => {}
+    }
+    // No host has out-of-band management: as answers show, all are Disabled.
+    let power = given(&r.out_of_band_management_power_state);
+    if let Some(word) = power.as_deref().filter(|w| !POWER_STATES.iter().any(|s| s.eq_ignore_ascii_case(w))) {
+        return Err(ApiError::param(format!(
+            "{word} is no power state: out-of-band management says On, Off, Unknown or Disabled"
+        )));
+    }
+    if r.out_of_band_management_enabled == Some(true) || power.is_some_and(|w| !w.eq_ignore_ascii_case("Disabled")) {
+        filter.nothing = true;
     }
     let guest = match cx.refs.id::<i64>("virtualmachineid")? {
         Some(vm) => Some(movable(db, vm).await?),

@@ -2,11 +2,12 @@
 //! costs a retry and never correctness.
 
 use super::fit_tree::{FitTree, Free};
-use super::reserve::Amount;
+use super::reserve::{Amount, Terms};
+use super::rules::Rules;
 use super::shortage::{Rejection, Shortage};
 use crate::store::placement::{self as rows, HostRow};
 use contract::ApiError;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use store::Db;
 
@@ -49,6 +50,8 @@ pub struct Wanted {
     pub prefer: Option<i64>,
     /// Clusters that can't hold its disks.
     pub without_clusters: HashSet<i64>,
+    /// What its affinity groups ask for; [`super::Rules`] are read where the place is decided.
+    pub rules: Rules,
 }
 
 /// A host that may take the VM.
@@ -60,17 +63,69 @@ pub struct Candidate {
     pub cluster: i64,
     /// Pod.
     pub pod: i64,
+    /// The group that it is dedicated to, as far as is known: taking its capacity proves it.
+    #[serde(default)]
+    pub dedicated_to: Option<i64>,
+}
+
+impl Candidate {
+    /// What must hold of the host when it is taken for a VM with these rules.
+    pub fn terms(&self, rules: &Rules) -> Terms {
+        Terms { host: self.dedicated_to, zone: rules.zone }
+    }
 }
 
 /// The index. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Index(Arc<RwLock<Inner>>);
 
+/// Zone, hypervisor, and the affinity group that hosts are dedicated to.
+type Key = (i64, String, Option<i64>);
+
+fn key_of(host: &HostRow) -> Key {
+    (host.zone, host.hypervisor.clone(), host.dedicated_to)
+}
+
 #[derive(Default)]
 struct Inner {
-    groups: HashMap<(i64, String), Group>,
+    groups: HashMap<Key, Group>,
     /// Host → its group and leaf.
-    places: HashMap<i64, ((i64, String), usize)>,
+    places: HashMap<i64, (Key, usize)>,
+    /// Zone and hypervisor → clusters, sorted.
+    clusters: HashMap<(i64, String), Vec<i64>>,
+}
+
+impl Inner {
+    fn of(hosts: Vec<HostRow>) -> Inner {
+        let mut groups: HashMap<Key, Vec<HostRow>> = HashMap::new();
+        let mut clusters: HashMap<(i64, String), BTreeSet<i64>> = HashMap::new();
+        for host in hosts {
+            clusters.entry((host.zone, host.hypervisor.clone())).or_default().insert(host.cluster);
+            groups.entry(key_of(&host)).or_default().push(host);
+        }
+        let groups: HashMap<_, _> = groups.into_iter().map(|(k, hosts)| (k, Group::of(hosts))).collect();
+        let mut places = HashMap::new();
+        for (key, group) in &groups {
+            for (i, host) in group.hosts.iter().enumerate() {
+                places.insert(host.id, (key.clone(), i));
+            }
+        }
+        let clusters = clusters.into_iter().map(|(key, ids)| (key, ids.into_iter().collect())).collect();
+        Inner { groups, places, clusters }
+    }
+
+    fn host(&self, id: i64) -> Option<&HostRow> {
+        let (key, i) = self.places.get(&id)?;
+        self.groups.get(key)?.hosts.get(*i)
+    }
+
+    /// All hosts of a hypervisor in a zone, by pod, cluster and number.
+    fn of_zone(&self, zone: i64, hypervisor: &str) -> Vec<&HostRow> {
+        let there = self.groups.iter().filter(|((z, h, _), _)| *z == zone && h == hypervisor);
+        let mut hosts: Vec<&HostRow> = there.flat_map(|(_, group)| &group.hosts).collect();
+        hosts.sort_by_key(|h| (h.pod, h.cluster, h.id));
+        hosts
+    }
 }
 
 #[derive(Default)]
@@ -96,20 +151,16 @@ fn leaf(host: &HostRow) -> Free {
 }
 
 impl Index {
+    /// An index of these hosts.
+    #[cfg(test)]
+    pub(super) fn of(hosts: Vec<HostRow>) -> Index {
+        Index(Arc::new(RwLock::new(Inner::of(hosts))))
+    }
+
     /// Reads all hosts anew.
     pub async fn load(&self, db: &Db) -> Result<(), ApiError> {
-        let mut groups: HashMap<(i64, String), Vec<HostRow>> = HashMap::new();
-        for host in rows::hosts(db, None).await? {
-            groups.entry((host.zone, host.hypervisor.clone())).or_default().push(host);
-        }
-        let groups: HashMap<_, _> = groups.into_iter().map(|(k, hosts)| (k, Group::of(hosts))).collect();
-        let mut places = HashMap::new();
-        for (key, group) in &groups {
-            for (i, host) in group.hosts.iter().enumerate() {
-                places.insert(host.id, (key.clone(), i));
-            }
-        }
-        *self.write() = Inner { groups, places };
+        let inner = Inner::of(rows::hosts(db, None).await?);
+        *self.write() = inner;
         Ok(())
     }
 
@@ -118,9 +169,9 @@ impl Index {
         let found: HashMap<i64, HostRow> = rows::hosts(db, Some(hosts)).await?.into_iter().map(|h| (h.id, h)).collect();
         let known = {
             let mut inner = self.write();
-            let Inner { groups, places } = &mut *inner;
+            let Inner { groups, places, .. } = &mut *inner;
             hosts.iter().all(|id| match (places.get(id), found.get(id)) {
-                (Some((key, i)), Some(row)) if key.0 == row.zone && key.1 == row.hypervisor => {
+                (Some((key, i)), Some(row)) if *key == key_of(row) => {
                     if let Some(group) = groups.get_mut(key) {
                         group.tree.set(*i, leaf(row));
                         if let Some(slot) = group.hosts.get_mut(*i) {
@@ -139,13 +190,25 @@ impl Index {
     /// Notes what this replica took (or, negative, gave back) in a committed transaction.
     pub fn took(&self, host: i64, amount: Amount) {
         let mut inner = self.write();
-        let Inner { groups, places } = &mut *inner;
+        let Inner { groups, places, .. } = &mut *inner;
         let Some((key, i)) = places.get(&host) else { return };
         let Some(group) = groups.get_mut(key) else { return };
         let Some(row) = group.hosts.get_mut(*i) else { return };
         row.free_cpu -= amount.cpu_mhz;
         row.free_memory -= amount.memory;
         row.guests += if amount.cpu_mhz >= 0 && amount.memory >= 0 { 1 } else { -1 };
+        group.tree.set(*i, leaf(row));
+    }
+
+    /// Notes what a guest that is on a host already takes more (or, negative, less) of it.
+    pub fn grew(&self, host: i64, amount: Amount) {
+        let mut inner = self.write();
+        let Inner { groups, places, .. } = &mut *inner;
+        let Some((key, i)) = places.get(&host) else { return };
+        let Some(group) = groups.get_mut(key) else { return };
+        let Some(row) = group.hosts.get_mut(*i) else { return };
+        row.free_cpu -= amount.cpu_mhz;
+        row.free_memory -= amount.memory;
         group.tree.set(*i, leaf(row));
     }
 
@@ -161,42 +224,42 @@ impl Index {
         rejected: &HashMap<i64, Rejection>,
     ) -> Result<Candidate, Shortage> {
         let inner = self.read();
-        let group = inner.groups.get(&(wanted.zone, wanted.hypervisor.clone()));
-        let Some(group) = group else {
-            return Err(Shortage { wanted: wanted.to_string(), rejected: Vec::new() });
-        };
-        let fits = |host: &HostRow| !rejected.contains_key(&host.id) && refusal(host, wanted).is_none();
-        if let Some(host) = wanted.prefer.and_then(|id| group.hosts.iter().find(|h| h.id == id)).filter(|h| fits(h)) {
+        let fits = |host: &&HostRow| !rejected.contains_key(&host.id) && refusal(host, wanted).is_none();
+        let there = |host: &&HostRow| host.zone == wanted.zone && host.hypervisor == wanted.hypervisor;
+        let one = |id: Option<i64>| id.and_then(|id| inner.host(id)).filter(there).filter(fits);
+        // Where it must be if anywhere, and where it would be best, need no search.
+        let only = wanted.host.or(wanted.rules.together.first().copied());
+        if let Some(host) = one(only).or_else(|| one(wanted.prefer)) {
             return Ok(host.candidate());
         }
         let need = Free { cpu: wanted.amount.cpu_mhz, memory: wanted.amount.memory };
-        let start = match algorithm {
-            Algorithm::Random if group.tree.len() > 0 => start % group.tree.len(),
-            _ => 0,
-        };
-        for (mut from, to) in [(start, usize::MAX), (0, start)] {
-            while let Some(i) = group.tree.first(from, need).filter(|i| *i < to) {
-                match group.hosts.get(i) {
-                    Some(host) if fits(host) => return Ok(host.candidate()),
-                    _ => from = i + 1,
+        let parts = if only.is_some() { Vec::new() } else { wanted.rules.parts() };
+        for part in parts {
+            let Some(group) = inner.groups.get(&(wanted.zone, wanted.hypervisor.clone(), part)) else { continue };
+            let start = match algorithm {
+                Algorithm::Random if group.tree.len() > 0 => start % group.tree.len(),
+                _ => 0,
+            };
+            for (mut from, to) in [(start, usize::MAX), (0, start)] {
+                while let Some(i) = group.tree.first(from, need).filter(|i| *i < to) {
+                    match group.hosts.get(i).filter(fits) {
+                        Some(host) => return Ok(host.candidate()),
+                        None => from = i + 1,
+                    }
                 }
             }
         }
-        let reason = |host: &HostRow| {
+        let reason = |host: &&HostRow| {
             let why = rejected.get(&host.id).copied().or_else(|| refusal(host, wanted));
             (host.name.clone(), why.unwrap_or(Rejection::Taken))
         };
-        Err(Shortage { wanted: wanted.to_string(), rejected: group.hosts.iter().map(reason).collect() })
+        let all = inner.of_zone(wanted.zone, &wanted.hypervisor);
+        Err(Shortage { wanted: wanted.to_string(), rejected: all.iter().map(reason).collect() })
     }
 
     /// The clusters that have hosts of a hypervisor in a zone.
     pub fn clusters(&self, zone: i64, hypervisor: &str) -> Vec<i64> {
-        let inner = self.read();
-        let group = inner.groups.get(&(zone, hypervisor.to_owned()));
-        let mut clusters: Vec<i64> = group.map(|g| g.hosts.iter().map(|h| h.cluster).collect()).unwrap_or_default();
-        clusters.sort_unstable();
-        clusters.dedup();
-        clusters
+        self.read().clusters.get(&(zone, hypervisor.to_owned())).cloned().unwrap_or_default()
     }
 
     /// Number of hosts.
@@ -233,6 +296,9 @@ pub fn refusal(host: &HostRow, wanted: &Wanted) -> Option<Rejection> {
     if wanted.without_tag.as_ref().is_some_and(|t| host.tags.contains(t)) {
         return Some(Rejection::ForHa);
     }
+    if let Some(why) = wanted.rules.refusal(host) {
+        return Some(why);
+    }
     if wanted.without_clusters.contains(&host.cluster) {
         return Some(Rejection::Storage);
     }
@@ -244,7 +310,7 @@ pub fn refusal(host: &HostRow, wanted: &Wanted) -> Option<Rejection> {
 
 impl HostRow {
     fn candidate(&self) -> Candidate {
-        Candidate { host: self.id, cluster: self.cluster, pod: self.pod }
+        Candidate { host: self.id, cluster: self.cluster, pod: self.pod, dedicated_to: self.dedicated_to }
     }
 
     /// Why the host takes nothing at all.
@@ -265,10 +331,11 @@ impl std::fmt::Display for Wanted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} MHz and {} MiB on {} in this zone",
+            "{} MHz and {} MiB on {} in this zone{}",
             self.amount.cpu_mhz,
             self.amount.memory / (1024 * 1024),
-            self.hypervisor
+            self.hypervisor,
+            self.rules.words()
         )
     }
 }
@@ -292,14 +359,13 @@ mod tests {
             free_memory: free,
             guests: 0,
             most_guests: None,
+            dedicated_to: None,
+            zone_dedicated_to: None,
         }
     }
 
     fn index(hosts: Vec<HostRow>) -> Index {
-        let key = (1, "Simulator".to_owned());
-        let group = Group::of(hosts);
-        let places = group.hosts.iter().enumerate().map(|(i, h)| (h.id, (key.clone(), i))).collect();
-        Index(Arc::new(RwLock::new(Inner { groups: [(key, group)].into(), places })))
+        Index::of(hosts)
     }
 
     fn wanted(n: i64) -> Wanted {
@@ -314,6 +380,7 @@ mod tests {
             host: None,
             prefer: None,
             without_clusters: HashSet::new(),
+            rules: Rules::default(),
         }
     }
 

@@ -4,10 +4,14 @@
 mod fit_tree;
 mod follow;
 mod index;
+#[cfg(test)]
+mod model;
 mod reserve;
+mod rules;
 mod shortage;
 
 pub use follow::follow;
 pub use index::{Algorithm, Candidate, Index, Wanted, refusal};
-pub use reserve::{Amount, free, reserve};
+pub use reserve::{Amount, Terms, free, reserve};
+pub use rules::Rules;
 pub use shortage::{Rejection, Shortage};

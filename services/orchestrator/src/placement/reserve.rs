@@ -21,12 +21,21 @@ impl Amount {
     }
 }
 
-/// Takes `amount` of `host` for `vm`, if it still has it and accepts VMs. A VM that holds something already (on any
-/// host) keeps it and takes nothing more: a repeat of the step is harmless.
+/// To whom a host must still be dedicated when its capacity is taken: groups, as [`crate::store::placement::HostRow`] has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The host, its cluster or its pod.
+    pub host: Option<i64>,
+    /// Its zone.
+    pub zone: Option<i64>,
+}
+
+/// Takes `amount` of `host` for `vm`, if it still has it, accepts VMs, and is dedicated as `terms` say. A VM that holds something
+/// already (on any host) keeps it and takes nothing more: a repeat of the step is harmless.
 ///
 /// Gives whether it was taken.
-pub async fn reserve(tx: &mut Tx, vm: i64, host: i64, amount: Amount) -> Result<bool, ApiError> {
-    if !rows::take(tx, host, amount).await? {
+pub async fn reserve(tx: &mut Tx, vm: i64, host: i64, amount: Amount, terms: Terms) -> Result<bool, ApiError> {
+    if !rows::take(tx, host, amount, Some(terms)).await? {
         return Ok(false);
     }
     rows::hold(tx, vm, host, amount).await?;

@@ -23,6 +23,14 @@ pub enum Rejection {
     NotAskedFor,
     /// Its cluster has no room for the disks.
     Storage,
+    /// Another VM of an affinity group is there, whose members stay apart.
+    Apart,
+    /// The other VMs of an affinity group are elsewhere, whose members stay together.
+    Together,
+    /// It is kept for others.
+    Dedicated,
+    /// It isn't one of those that are kept for the VM's affinity groups.
+    NotDedicated,
     /// Others were faster.
     Taken,
 }
@@ -40,6 +48,10 @@ impl Rejection {
             Rejection::Guests => "full of guests",
             Rejection::NotAskedFor => "not what was asked for",
             Rejection::Storage => "without room for the disks",
+            Rejection::Apart => "with another machine of its affinity group",
+            Rejection::Together => "without the other machines of its affinity group",
+            Rejection::Dedicated => "dedicated to others",
+            Rejection::NotDedicated => "not dedicated to its affinity group",
             Rejection::Taken => "taken by others at the same time",
         }
     }

@@ -73,12 +73,14 @@ fn whole(value: f64) -> i64 {
     value.floor() as i64
 }
 
-/// Memory and CPU of the hosts that take VMs or have some.
+/// Memory and CPU of the hosts that take VMs or have some; those that take none offer only what is in use on them.
 pub async fn hosts(db: &Db, within: Within) -> Result<Vec<Figure>> {
     let sql = Sql::new(
-        "SELECT zone_id, pod_id, cluster_id, CAST(SUM(mem_used + mem_reserved) AS SIGNED), SUM(mem_total * mem_overcommit), \
-         CAST(SUM(cpu_used_mhz + cpu_reserved) AS SIGNED), SUM(cpu_total_mhz * cpu_overcommit) FROM host_capacity \
-         WHERE (accepting = 1 OR vms > 0)",
+        "SELECT zone_id, pod_id, cluster_id, CAST(SUM(mem_used + mem_reserved) AS SIGNED), \
+         SUM(CASE WHEN accepting = 1 THEN mem_total * mem_overcommit ELSE (mem_used + mem_reserved) * 1.0 END), \
+         CAST(SUM(cpu_used_mhz + cpu_reserved) AS SIGNED), \
+         SUM(CASE WHEN accepting = 1 THEN cpu_total_mhz * cpu_overcommit ELSE (cpu_used_mhz + cpu_reserved) * 1.0 END) \
+         FROM host_capacity WHERE (accepting = 1 OR vms > 0)",
     );
     let mut figures = Vec::new();
     for r in db.all(within.all(sql).push(" GROUP BY zone_id, pod_id, cluster_id")).await? {

@@ -1,7 +1,8 @@
 //! Hosts and their capacity. The columns of the connection (status, conn_epoch, hub, last_ping, disconnected) are the
 //! hub's once a host has connected; those of `host_capacity` that count what is given away are placement's.
 
-use super::{Changes, Reader, lower, paged};
+use super::{Changes, Reader, dedications, lower, maintenances, paged};
+use crate::dedication::Kind;
 use ::store::{Db, Result, Row, Sql, Tx, now_micros};
 use contract_agent::HostFacts;
 use model::Page;
@@ -245,7 +246,9 @@ pub async fn insert(tx: &mut Tx, h: &NewHost) -> Result<()> {
     .bind(h.overcommit.0)
     .bind(h.memory)
     .bind(h.overcommit.1);
-    tx.exec(sql).await.map(drop)
+    tx.exec(sql).await?;
+    // Its cluster, pod or zone may be kept for somebody.
+    dedications::settle(tx, Kind::Host, h.id).await
 }
 
 /// The name of a live host that is this machine or has its private address.
@@ -263,6 +266,7 @@ pub async fn erase_unconnected(tx: &mut Tx, id: i64) -> Result<bool> {
     let sql = Sql::new("DELETE FROM hosts WHERE id = ? AND conn_epoch = 0 AND removed IS NULL").bind(id);
     let erased = tx.exec(sql).await? == 1;
     if erased {
+        dedications::release(tx, Kind::Host, id).await?;
         tx.exec(Sql::new("DELETE FROM host_capacity WHERE host_id = ?").bind(id)).await?;
     }
     Ok(erased)
@@ -341,8 +345,6 @@ pub struct HostChange {
     pub os_category: Option<Option<i64>>,
     /// What it is known by.
     pub url: Option<String>,
-    /// A note, and who makes it.
-    pub annotation: Option<(String, String)>,
 }
 
 /// Changes a host; whether it lives.
@@ -354,11 +356,10 @@ pub async fn update(tx: &mut Tx, id: i64, change: &HostChange) -> Result<bool> {
     if let Some(category) = change.os_category {
         changes = changes.set("os_category_id", category);
     }
-    if let Some((text, by)) = &change.annotation {
-        changes = changes.set("annotation", text).set("last_annotated", now_micros()).set("annotated_by", by);
-    }
     let lives = changes.apply(tx, "hosts", id).await?;
     if lives && change.resource_state.is_some() {
+        // Whoever enables or disables a host doesn't want it emptied any more.
+        maintenances::forget(tx, id).await?;
         accept(tx, "h.id", id).await?;
     }
     Ok(lives)
@@ -370,6 +371,8 @@ pub async fn remove(tx: &mut Tx, id: i64) -> Result<bool> {
     if gone == 0 {
         return Ok(false);
     }
+    maintenances::forget(tx, id).await?;
+    dedications::release(tx, Kind::Host, id).await?;
     let sql = Sql::new(
         "UPDATE hosts SET removed = ?, live_key = NULL, status = ?, hub = NULL, conn_epoch = conn_epoch + 1 \
          WHERE id = ? AND removed IS NULL",
@@ -561,6 +564,12 @@ pub async fn candidates(db: &Db, filter: &PickFilter, from: i64, most: i64) -> R
         .iter()
         .map(|r| Ok((r.at(0)?, r.at(1)?, r.at(2)?, r.at(3)?)))
         .collect()
+}
+
+/// The tags of all living hosts that have some: number of the host, and its list with commas.
+pub async fn tags(db: &Db) -> Result<Vec<(i64, String)>> {
+    let sql = "SELECT id, tags FROM hosts WHERE removed IS NULL AND tags <> '' ORDER BY id";
+    db.all(Sql::new(sql)).await?.iter().map(|r| Ok((r.at(0)?, r.at(1)?))).collect()
 }
 
 /// How many living hosts carry a tag.

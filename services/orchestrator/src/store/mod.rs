@@ -1,14 +1,20 @@
 //! The SQL of this service.
 
 pub mod absences;
+pub mod affinity;
+pub mod annotations;
 pub mod balancers;
 pub mod capacity;
 pub mod clusters;
+pub mod dedications;
 pub mod details;
 pub mod hosts;
 pub mod hypervisors;
 pub mod install;
+pub mod instance_groups;
 pub mod key_pairs;
+pub mod maintenances;
+pub mod metrics;
 pub mod mocks;
 pub mod moves;
 pub mod offerings;
@@ -17,6 +23,7 @@ pub mod placement;
 pub mod pod_ips;
 pub mod pods;
 pub mod recoveries;
+pub mod regions;
 pub mod remains;
 pub mod restarts;
 pub mod tags;
@@ -25,9 +32,12 @@ pub mod vm_list;
 pub mod vm_names;
 pub mod vm_nics;
 pub mod vm_order;
+pub mod vm_roots;
+pub mod vm_shapes;
 pub mod vms;
 pub mod zones;
 
+use crate::dedication::Kind;
 use ::store::{Db, Result, Row, Sql, Tx, Value};
 use model::{Page, Paged as _};
 use std::future::Future;
@@ -128,5 +138,12 @@ pub(crate) async fn touch(tx: &mut Tx, table: &'static str, id: i64) -> Result<b
 /// Ends the life of a row that had a `live_key`; whether it lived.
 pub(crate) async fn remove(tx: &mut Tx, table: &'static str, id: i64) -> Result<bool> {
     let sql = Sql::new(&format!("UPDATE {table} SET removed = ?, live_key = NULL WHERE id = ? AND removed IS NULL"));
-    Ok(tx.exec(sql.bind(::store::now_micros()).bind(id)).await? == 1)
+    if tx.exec(sql.bind(::store::now_micros()).bind(id)).await? != 1 {
+        return Ok(false);
+    }
+    // What is gone is kept for nobody.
+    if let Some(kind) = Kind::of_table(table) {
+        Box::pin(dedications::release(tx, kind, id)).await?;
+    }
+    Ok(true)
 }

@@ -1,6 +1,6 @@
 //! Rows that placement reads and writes: `host_capacity`, `vm_capacity`.
 
-use crate::placement::Amount;
+use crate::placement::{Amount, Terms};
 use model::state::{AllocationState, HostStatus};
 use store::{Db, Result, Sql, Tx, now_micros};
 
@@ -33,6 +33,10 @@ pub struct HostRow {
     pub guests: i64,
     /// Most VMs that its hypervisor runs; none: no limit but capacity.
     pub most_guests: Option<i64>,
+    /// The affinity group that it, its cluster or its pod is dedicated to.
+    pub dedicated_to: Option<i64>,
+    /// The one that its zone is dedicated to.
+    pub zone_dedicated_to: Option<i64>,
 }
 
 /// All living hosts, or those with the numbers given.
@@ -41,7 +45,7 @@ pub async fn hosts(db: &Db, only: Option<&[i64]>) -> Result<Vec<HostRow>> {
         "SELECT h.id, h.name, h.zone_id, h.pod_id, h.cluster_id, h.hypervisor, h.tags, h.status, k.accepting, \
          c.allocation_state AS cluster_state, p.allocation_state AS pod_state, \
          k.cpu_total_mhz * k.cpu_overcommit - k.cpu_used_mhz - k.cpu_reserved AS free_cpu, \
-         k.mem_total * k.mem_overcommit - k.mem_used - k.mem_reserved AS free_mem, k.vms, \
+         k.mem_total * k.mem_overcommit - k.mem_used - k.mem_reserved AS free_mem, k.vms, k.dedicated_to, k.zone_dedicated_to, \
          (SELECT MAX(y.max_guests) FROM hypervisor_caps y WHERE y.hypervisor = h.hypervisor AND y.version = 'default') AS most, \
          CASE WHEN EXISTS (SELECT 1 FROM host_debts d WHERE d.host_id = h.id) THEN 1 ELSE 0 END AS owes \
          FROM hosts h JOIN host_capacity k ON k.host_id = h.id JOIN clusters c ON c.id = h.cluster_id \
@@ -74,6 +78,8 @@ pub async fn hosts(db: &Db, only: Option<&[i64]>) -> Result<Vec<HostRow>> {
                 guests: r.get("vms")?,
                 // A simulated host has no limit but its capacity.
                 most_guests: most.filter(|_| hypervisor != "Simulator"),
+                dedicated_to: r.get("dedicated_to")?,
+                zone_dedicated_to: r.get("zone_dedicated_to")?,
                 hypervisor,
             })
         })
@@ -85,9 +91,9 @@ fn whole(value: f64) -> i64 {
     value.floor() as i64
 }
 
-/// Takes from a host that accepts VMs and still has enough. Gives whether it did.
-pub async fn take(tx: &mut Tx, host: i64, amount: Amount) -> Result<bool> {
-    let sql = Sql::new(
+/// Takes from a host that accepts VMs and still has enough, and is dedicated as `terms` say (none: however). Gives whether it did.
+pub async fn take(tx: &mut Tx, host: i64, amount: Amount, terms: Option<Terms>) -> Result<bool> {
+    let mut sql = Sql::new(
         "UPDATE host_capacity SET cpu_used_mhz = cpu_used_mhz + ?, mem_used = mem_used + ?, vms = vms + 1 \
          WHERE host_id = ? AND accepting = 1 AND cpu_used_mhz + cpu_reserved + ? <= cpu_total_mhz * cpu_overcommit \
          AND mem_used + mem_reserved + ? <= mem_total * mem_overcommit",
@@ -97,6 +103,12 @@ pub async fn take(tx: &mut Tx, host: i64, amount: Amount) -> Result<bool> {
     .bind(host)
     .bind(amount.cpu_mhz)
     .bind(amount.memory);
+    if let Some(terms) = terms {
+        sql = sql
+            .push(" AND COALESCE(dedicated_to, 0) = ? AND COALESCE(zone_dedicated_to, 0) = ?")
+            .bind(terms.host.unwrap_or(0))
+            .bind(terms.zone.unwrap_or(0));
+    }
     Ok(tx.exec(sql).await? == 1)
 }
 

@@ -39,6 +39,9 @@ pub struct Listed {
     pub dynamic_scaling: bool,
     pub public_ip_uuid: Option<String>,
     pub public_ip: Option<String>,
+    pub group_id: Option<i64>,
+    /// Whether it is in an affinity group.
+    pub grouped: bool,
 }
 
 /// What a list is narrowed to.
@@ -58,6 +61,7 @@ pub struct Filter {
     pub template: Option<i64>,
     pub offering: Option<i64>,
     pub user: Option<i64>,
+    pub group: Option<i64>,
     pub network: Option<i64>,
     pub pool: Option<i64>,
     pub hypervisor: Option<String>,
@@ -68,6 +72,8 @@ pub struct Filter {
     pub tags: Vec<(String, String)>,
     /// A load balancing rule, and whether they are behind it.
     pub behind: Option<(i64, bool)>,
+    /// An affinity group that they are in.
+    pub affinity_group: Option<i64>,
 }
 
 fn conditions(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
@@ -98,6 +104,7 @@ fn conditions(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
         .push_if(" AND v.template_id = ?", filter.template)
         .push_if(" AND v.service_offering_id = ?", filter.offering)
         .push_if(" AND v.user_id = ?", filter.user)
+        .push_if(" AND v.group_id = ?", filter.group)
         .push_if(" AND v.hypervisor = ?", filter.hypervisor.as_deref())
         .push_if(" AND v.key_pair = ?", filter.key_pair.as_deref())
         .push_if(" AND v.display_vm = ?", filter.display)
@@ -108,6 +115,10 @@ fn conditions(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
         .push_if(
             " AND EXISTS (SELECT 1 FROM volumes o WHERE o.vm_id = v.id AND o.removed IS NULL AND o.pool_id = ?)",
             filter.pool,
+        )
+        .push_if(
+            " AND EXISTS (SELECT 1 FROM affinity_group_vms m WHERE m.vm_id = v.id AND m.group_id = ?)",
+            filter.affinity_group,
         );
     if let Some(isolated) = filter.for_virtual_network {
         let kind = if isolated { "Isolated" } else { "Shared" };
@@ -148,7 +159,8 @@ pub async fn by_id(db: &Db, id: i64) -> Result<Option<Listed>> {
 const SELECT: &str = "SELECT v.id, v.uuid, v.name, v.display_name, v.instance_name, v.state, v.account_id, v.domain_id, \
     v.user_id, v.created, v.ha_enabled, v.zone_id, v.host_id, v.template_id, v.password_enabled, v.service_offering_id, \
     v.disk_offering_id, v.cpu, v.cpu_mhz, v.memory_mb, v.os_type_id, v.hypervisor, v.key_pair, v.details, v.display_vm, \
-    v.dynamic_scaling, i.uuid, i.ip FROM vms v LEFT JOIN ip_addresses i ON i.vm_id = v.id AND i.is_static_nat = 1";
+    v.dynamic_scaling, i.uuid, i.ip, v.group_id, \
+    CASE WHEN EXISTS (SELECT 1 FROM affinity_group_vms m WHERE m.vm_id = v.id) THEN 1 ELSE 0 END FROM vms v LEFT JOIN ip_addresses i ON i.vm_id = v.id AND i.is_static_nat = 1";
 
 fn read(r: &Row) -> Result<Listed> {
     Ok(Listed {
@@ -180,6 +192,8 @@ fn read(r: &Row) -> Result<Listed> {
         dynamic_scaling: r.at(25)?,
         public_ip_uuid: r.at(26)?,
         public_ip: r.at(27)?,
+        group_id: r.at(28)?,
+        grouped: r.at(29)?,
     })
 }
 

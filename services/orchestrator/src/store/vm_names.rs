@@ -23,6 +23,8 @@ pub enum Kind {
     DiskOffering,
     /// Guest OS types.
     OsType,
+    /// Groups of VMs.
+    InstanceGroup,
 }
 
 /// A row's UUID and names.
@@ -47,6 +49,7 @@ pub async fn named(db: &Db, kind: Kind, ids: Vec<i64>) -> Result<Vec<(i64, Named
         Kind::Template => "SELECT id, uuid, name, display_text FROM templates WHERE ",
         Kind::ServiceOffering => "SELECT id, uuid, name, '' FROM service_offerings WHERE ",
         Kind::DiskOffering => "SELECT id, uuid, name, '' FROM disk_offerings WHERE ",
+        Kind::InstanceGroup => "SELECT id, uuid, name, '' FROM instance_groups WHERE ",
         Kind::OsType => "SELECT id, uuid, name, '' FROM os_types WHERE ",
     };
     db.all(Sql::new(select).in_list("id", ids))

@@ -15,13 +15,15 @@ pub struct ZoneFacts {
     pub security_groups: bool,
     /// Only for this domain: number and id path.
     pub domain: Option<(i64, String)>,
+    /// Only for this account, or (none) for all of the domain with this id path.
+    pub dedicated: Option<(Option<i64>, String)>,
 }
 
 /// Reads a living zone.
 pub async fn zone(db: &Db, id: i64) -> Result<Option<ZoneFacts>> {
     let sql = Sql::new(
-        "SELECT z.allocation_state, z.network_type, z.security_groups, z.domain_id, d.path FROM zones z \
-         LEFT JOIN domains d ON d.id = z.domain_id WHERE z.id = ? AND z.removed IS NULL",
+        "SELECT z.allocation_state, z.network_type, z.security_groups, z.domain_id, d.path, k.account_id, k.domain_path FROM zones z \
+         LEFT JOIN domains d ON d.id = z.domain_id LEFT JOIN dedications k ON k.kind = 'Zone' AND k.resource_id = z.id WHERE z.id = ? AND z.removed IS NULL",
     )
     .bind(id);
     db.optional(sql)
@@ -33,6 +35,10 @@ pub async fn zone(db: &Db, id: i64) -> Result<Option<ZoneFacts>> {
                 advanced: r.at::<String>(1)? == "Advanced",
                 security_groups: r.at(2)?,
                 domain: domain.map(|d| Ok::<_, store::Error>((d, r.at(4)?))).transpose()?,
+                dedicated: match r.at::<Option<String>>(6)? {
+                    Some(path) => Some((r.at(5)?, path)),
+                    None => None,
+                },
             })
         })
         .transpose()

@@ -77,6 +77,8 @@ pub struct NewVm {
     pub disk_offering_id: Option<i64>,
     /// Name of the SSH key pair.
     pub key_pair: Option<String>,
+    /// Name of its group, and the number that this gets if it has to be made.
+    pub group: Option<(String, i64)>,
     /// Whether users see it.
     pub display_vm: bool,
     /// Whether its offering wants it restarted after a failure.
@@ -228,6 +230,9 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<()> {
         Value::from(now),
     ]);
     tx.exec(sql).await?;
+    if let Some((group, id)) = &new.group {
+        super::instance_groups::join(tx, vm.id, &vm.owner, group, *id).await?;
+    }
     if new.networks.is_empty() {
         return Ok(());
     }
@@ -246,6 +251,16 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<()> {
 pub async fn password_sealed(db: &Db, id: i64) -> Result<Option<String>> {
     let row = db.optional(Sql::new("SELECT password_sealed FROM vms WHERE id = ?").bind(id)).await?;
     row.map_or(Ok(None), |row| row.at(0))
+}
+
+/// Notes that a VM's guest took a password. Gives whether that is news: of a password that isn't its any more it is none. A fact that
+/// nobody else writes: the VM needn't be claimed.
+pub async fn took_password(tx: &mut Tx, uuid: &str, id: &str) -> Result<bool> {
+    let sql = Sql::new(
+        "UPDATE vms SET password_taken = ? WHERE uuid = ? AND SUBSTR(password_sealed, -24) = ? AND \
+         (password_taken IS NULL OR password_taken <> ?)",
+    );
+    Ok(tx.exec(sql.bind(id).bind(uuid).bind(id).bind(id)).await? > 0)
 }
 
 /// Moves a VM from one of `from` to `to`. Gives whether it was in one of them.
@@ -333,8 +348,9 @@ pub async fn set_limits_key(tx: &mut Tx, id: i64, key: &str) -> Result<()> {
 /// The VM is gone for good: its row stays for names and history, its host names are free again.
 pub async fn remove(tx: &mut Tx, id: i64) -> Result<()> {
     tx.exec(Sql::new("DELETE FROM vm_names WHERE vm_id = ?").bind(id)).await?;
+    super::affinity::leave(tx, id).await?;
     let now = now_micros();
-    let sql = Sql::new("UPDATE vms SET removed = ?, changed = ? WHERE id = ? AND removed IS NULL")
+    let sql = Sql::new("UPDATE vms SET removed = ?, changed = ?, group_id = NULL WHERE id = ? AND removed IS NULL")
         .bind(now)
         .bind(now)
         .bind(id);

@@ -2,8 +2,10 @@
 
 use super::VmWorld;
 use super::start::Undo;
-use crate::placement::{self, Algorithm, Rejection, Wanted};
+use crate::affinity::{self, binding};
+use crate::placement::{self, Algorithm, Rejection, Rules, Wanted};
 use crate::store::vms::{self, VmRow};
+use crate::store::{affinity as groups, dedications};
 use config::keys;
 use contract::ApiError;
 use contract_agent::{StartVm, VmDisk, VmNic, VmSpec, command};
@@ -57,6 +59,8 @@ pub fn wanted(world: &VmWorld, vm: &VmRow, constraints: &Constraints) -> Wanted 
         host: constraints.host,
         prefer: vm.last_host_id,
         without_clusters: HashSet::new(),
+        // Read where the place is decided.
+        rules: Rules::default(),
     }
 }
 
@@ -77,17 +81,39 @@ pub async fn exclude_clusters(world: &VmWorld, wanted: &mut Wanted, fit: FitRequ
     Ok(())
 }
 
-/// Finds a host, takes its capacity and notes it with the VM, which must be in `state`. Part of a step's transaction.
+/// Reads hosts anew that are dedicated to groups of the VM: news of a dedication may still be on the way, and there are no
+/// others for it.
 ///
 /// # Errors
-/// 533 with the reasons when there is none; 530 when the VM has left `state`.
-pub async fn place(world: &VmWorld, tx: &mut Tx, vm: i64, state: VmState, wanted: &Wanted) -> Result<Placed, ApiError> {
+/// When the database doesn't answer.
+pub async fn know_dedicated(world: &VmWorld, vm: i64) -> Result<(), ApiError> {
+    let db = &world.node.db;
+    let groups = groups::of_vm(db, vm).await?;
+    let dedicated: Vec<i64> = groups.iter().filter(|g| g.kind == affinity::Kind::Dedicated).map(|g| g.id).collect();
+    let hosts = dedications::hosts_of(db, &dedicated).await?;
+    if hosts.is_empty() { Ok(()) } else { world.index.refresh(db, &hosts).await }
+}
+
+/// Finds a host, takes its capacity and notes it with the VM, which must be in `state`. Part of a step's transaction, in
+/// which the VM's affinity groups are held: their other VMs are placed before or after it, never beside it.
+///
+/// # Errors
+/// 533 with the reasons when there is none; 530 when the VM has left `state`, or its zone is kept for others.
+pub async fn place(
+    world: &VmWorld,
+    tx: &mut Tx,
+    vm: &VmRow,
+    state: VmState,
+    wanted: &Wanted,
+) -> Result<Placed, ApiError> {
+    let wanted = &Wanted { rules: binding::hold(tx, vm).await?, ..wanted.clone() };
+    let vm = vm.id;
     let algorithm = Algorithm::parse(&world.node.settings.get(keys::VM_ALLOCATION_ALGORITHM));
     let mut rejected: HashMap<i64, Rejection> = HashMap::new();
     for _ in 0..TRIES {
         let found = world.index.propose(wanted, algorithm, rand::random::<u32>() as usize, &rejected);
         let found = found.map_err(|shortage| shortage.to_error())?;
-        if !placement::reserve(tx, vm, found.host, wanted.amount).await? {
+        if !placement::reserve(tx, vm, found.host, wanted.amount, found.terms(&wanted.rules)).await? {
             rejected.insert(found.host, Rejection::Taken);
             continue;
         }

@@ -173,12 +173,13 @@ impl Job for Deploy {
         }
         let guest = vm_order::guest(&world.node.db, vm.service_offering_id, vm.os_type_id).await?;
         let mut wanted = boot::wanted(&world, &vm, &self.constraints);
+        boot::know_dedicated(&world, vm.id).await?;
         // Without an answer nothing is excluded: allocating the disks will tell, and has its undo.
         if let Err(e) = boot::exclude_clusters(&world, &mut wanted, self.fit(&vm)).await {
             tracing::debug!(error = %e, "placed without knowing where disks fit");
         }
         let placed = jobs::step!(ctx, "place", undo: Undo::Place, |tx| {
-            boot::place(&world, tx, vm.id, VmState::Starting, &wanted).await
+            boot::place(&world, tx, &vm, VmState::Starting, &wanted).await
         })
         .await?;
         let (nics, disks) = self.allocate(&world, &ctx, &vm, Some(&placed)).await?;

@@ -1,5 +1,5 @@
 //! Virtual machines: what a deployment asks for ([`order`]), the jobs that carry VMs through their states ([`deploy`],
-//! [`start`], [`stop`], [`reboot`], [`migrate`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and what looks after
+//! [`start`], [`stop`], [`reboot`], [`scale`], [`restore`], [`migrate`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and what looks after
 //! them: [`sweep`] ends destroyed ones, [`power`] follows what hosts report, [`ha`] sees to those whose host died.
 //!
 //! While a job owns a VM (an exclusive claim on `vm/ID`) nothing else changes it. A VM in a transitional state always has
@@ -21,6 +21,8 @@ pub mod plan;
 pub mod power;
 pub mod reboot;
 mod reports;
+pub mod restore;
+pub mod scale;
 pub mod start;
 pub mod stop;
 pub mod submit;
@@ -39,10 +41,17 @@ pub fn register(builder: jobs::Builder, world: &std::sync::Arc<VmWorld>) -> jobs
         .register::<stop::Stop>(world.clone())
         .register::<reboot::Reboot>(world.clone())
         .register::<migrate::Migrate>(world.clone())
+        .register::<scale::Scale>(world.clone())
+        .register::<restore::Restore>(world.clone())
         .register::<destroy::Destroy>(world.clone())
         .register::<expunge::Expunge>(world.clone())
         .register::<access::Reset>(world.clone())
         .register::<access::Tell>(world.clone())
+        .register::<crate::affinity::CreateGroup>(world.clone())
+        .register::<crate::affinity::DeleteGroup>(world.clone())
+        .register::<crate::affinity::JoinGroups>(world.clone())
+        .register::<crate::dedication::Dedicate>(world.clone())
+        .register::<crate::dedication::Release>(world.clone())
         .register::<nic::AddNic>(world.clone())
         .register::<nic::RemoveNic>(world.clone())
         .register::<nic::DefaultNic>(world.clone())
@@ -53,6 +62,7 @@ pub fn register(builder: jobs::Builder, world: &std::sync::Arc<VmWorld>) -> jobs
 
 /// Starts what looks after VMs in the background: following hosts' reports, expunging what was destroyed.
 pub fn start(world: &VmWorld) {
+    crate::dedication::start(world);
     let node = &world.node;
     node.spawn("vm-power", reports::follow(world.clone()));
     node.spawn("placement-index", crate::placement::follow(node.clone(), world.index.clone()));

@@ -4,6 +4,8 @@
 use super::boot::Constraints;
 use super::deploy::{Deploy, DiskAsk, NicAsk};
 use super::{VmWorld, names};
+use crate::affinity;
+use crate::store::affinity::GroupRow;
 use crate::store::vm_order::{self as facts, NetworkFacts, OfferingFacts, TemplateFacts, ZoneFacts};
 use crate::store::vms::{NewVm, VmRow};
 use base64::Engine as _;
@@ -18,7 +20,7 @@ use rpc::Cx;
 
 const GIB: i64 = 1 << 30;
 /// Resource types of identity's limits (enums.json).
-mod resource {
+pub(super) mod resource {
     pub const INSTANCE: i32 = 0;
     pub const VOLUME: i32 = 2;
     pub const CPU: i32 = 8;
@@ -35,6 +37,8 @@ pub struct Order {
     pub job: Deploy,
     /// Networks by number, for texts.
     pub networks: Vec<NetworkFacts>,
+    /// The affinity groups that it is put in.
+    pub groups: Vec<GroupRow>,
     /// What must be reserved first.
     pub reservations: Vec<ReserveRequest>,
 }
@@ -65,6 +69,7 @@ pub async fn check(
     let hypervisor = hypervisor(&template, request.hypervisor.as_deref())?;
     let (cpu, cpu_mhz, memory_mb) = size(&offering, &request.details)?;
     let constraints = constraints(cx, request, &offering)?;
+    let groups = affinity::chosen(world, cx, &owner, &request.affinity_group_names).await?.unwrap_or_default();
     let nics = nics(world, cx, request, &zone, zone_id, &owner, make_network).await?;
     let ids: Vec<i64> = nics.iter().map(|n| n.network).collect();
     let networks = facts::networks(db, &ids).await?;
@@ -166,6 +171,7 @@ pub async fn check(
             vm,
             disk_offering_id: cx.refs.id("diskofferingid")?,
             key_pair: given(&request.key_pair).map(str::to_owned),
+            group: group(world, request).await?,
             display_vm: request.display_vm.unwrap_or(true),
             ha_enabled: offering.ha,
             dynamic_scaling: template.dynamic_scaling,
@@ -174,6 +180,7 @@ pub async fn check(
             networks: ids,
         },
         networks,
+        groups,
         reservations,
     })
 }
@@ -196,6 +203,13 @@ fn password(length: i64) -> String {
     first.into_iter().chain(rest).collect()
 }
 
+/// The group that is asked for, with a number for it should it have to be made.
+async fn group(world: &VmWorld, request: &DeployVirtualMachineRequest) -> Result<Option<(String, i64)>, ApiError> {
+    let Some(name) = given(&request.group) else { return Ok(None) };
+    let name = crate::instance_group::checked(name)?.to_owned();
+    Ok(Some((name, world.node.db.next_id("instance_group").await?)))
+}
+
 fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|t| !t.is_empty())
 }
@@ -214,7 +228,16 @@ fn check_zone(zone: &ZoneFacts, cx: &Cx, owner: &Owner) -> Result<(), ApiError> 
     if !zone.enabled && !cx.caller.is_root_admin() {
         return Err(ApiError::permission("Cannot perform this operation, Zone is currently disabled"));
     }
-    if let Some((_, path)) = &zone.domain
+    if let Some((account, path)) = &zone.dedicated {
+        let theirs = match account {
+            Some(account) => *account == owner.account_id,
+            None => owner.domain_path.starts_with(path),
+        };
+        let root = cx.caller.is_root_admin() && owner.account_id == cx.caller.account_id;
+        if !theirs && !root {
+            return Err(ApiError::permission("the zone is dedicated to another account or domain"));
+        }
+    } else if let Some((_, path)) = &zone.domain
         && !owner.domain_path.starts_with(path)
     {
         return Err(ApiError::permission("the zone belongs to another domain"));
@@ -227,7 +250,8 @@ fn check_zone(zone: &ZoneFacts, cx: &Cx, owner: &Owner) -> Result<(), ApiError> 
     Ok(())
 }
 
-fn within_domain(path: Option<&str>, owner: &Owner, what: &str) -> Result<(), ApiError> {
+/// Whether something of a domain (its id path) is for `owner` too.
+pub(super) fn within_domain(path: Option<&str>, owner: &Owner, what: &str) -> Result<(), ApiError> {
     match path {
         Some(path) if !owner.domain_path.starts_with(path) => {
             Err(ApiError::permission(format!("the {what} belongs to another domain")))
@@ -256,12 +280,13 @@ fn hypervisor(template: &TemplateFacts, asked: Option<&str>) -> Result<String, A
     }
 }
 
-fn is_size(key: &str) -> bool {
+/// Whether a detail is one of the sizes that custom offerings leave open.
+pub(super) fn is_size(key: &str) -> bool {
     ["cpuNumber", "cpuSpeed", "memory"].iter().any(|k| k.eq_ignore_ascii_case(key))
 }
 
 /// CPUs, MHz and MiB (VM-038).
-fn size(
+pub(super) fn size(
     offering: &OfferingFacts,
     details: &std::collections::HashMap<String, String>,
 ) -> Result<(i64, i64, i64), ApiError> {

@@ -2,6 +2,7 @@
 
 use super::order::Order;
 use super::{VmWorld, boot};
+use crate::affinity::binding;
 use crate::placement::Algorithm;
 use crate::store::vm_order;
 use config::keys;
@@ -14,6 +15,7 @@ pub async fn of(world: &VmWorld, order: &Order) -> Result<DeployPlan, ApiError> 
     let (vm, job) = (&order.new.vm, &order.job);
     let mut wanted = boot::wanted(world, vm, &job.constraints);
     boot::exclude_clusters(world, &mut wanted, job.fit(vm)).await?;
+    wanted.rules = binding::of_groups(&world.node.db, vm, &order.groups).await?;
     let algorithm = Algorithm::parse(&world.node.settings.get(keys::VM_ALLOCATION_ALGORITHM));
     let mut plan = DeployPlan {
         feasible: Some(true),

@@ -88,18 +88,19 @@ pub async fn launch(
     let fit =
         FitRequest { vm_id: Some(vm.id), zone_id: vm.zone_id, template_id: vm.template_id, ..FitRequest::default() };
     boot::exclude_clusters(world, &mut wanted, fit).await?;
+    boot::know_dedicated(world, vm.id).await?;
     let placed = jobs::step!(ctx, "place", undo: Undo::Place, |tx| {
         if !vms::transit(tx, vm.id, &[VmState::Stopped], VmState::Starting).await? {
             return Err(refuse(vm));
         }
         for near in nearest {
             let nearer = Wanted { cluster: near.cluster, pod: near.pod, ..wanted.clone() };
-            match boot::place(world, tx, vm.id, VmState::Starting, &nearer).await {
+            match boot::place(world, tx, vm, VmState::Starting, &nearer).await {
                 Err(error) if error.code == 533 => {} // no room there
                 decided => return decided,
             }
         }
-        boot::place(world, tx, vm.id, VmState::Starting, &wanted).await
+        boot::place(world, tx, vm, VmState::Starting, &wanted).await
     })
     .await?;
     boot::bring_up(world, ctx, vm, guest, &placed).await?;

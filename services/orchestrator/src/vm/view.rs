@@ -2,12 +2,13 @@
 
 use super::VmWorld;
 use super::name_cache::Names;
+use crate::store::affinity::{self, GroupRow};
 use crate::store::vm_list::{self as rows, Listed};
 use crate::store::vm_names::Kind;
 use crate::store::vms::VmRow;
 use contract::ApiError;
 use contract::api::{Caller, ResourceTag};
-use contract_compute::VirtualMachine;
+use contract_compute::{AffinityGroup, VirtualMachine};
 use contract_network::Nic;
 use model::state::VmState;
 use model::tags;
@@ -35,6 +36,7 @@ const LEVELS: [&str; 12] =
 /// Which parts of VMs are shown. What isn't shown isn't asked for either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Levels {
+    group: bool,
     nics: bool,
     template: bool,
     offering: bool,
@@ -42,12 +44,21 @@ pub struct Levels {
     size: bool,
     disk_offering: bool,
     volume: bool,
+    affinity: bool,
 }
 
 impl Levels {
     /// Everything.
-    pub const ALL: Levels =
-        Levels { nics: true, template: true, offering: true, size: true, disk_offering: true, volume: true };
+    pub const ALL: Levels = Levels {
+        group: true,
+        nics: true,
+        template: true,
+        offering: true,
+        size: true,
+        disk_offering: true,
+        volume: true,
+        affinity: true,
+    };
 
     /// Reads the parameter; none given: everything.
     ///
@@ -65,12 +76,14 @@ impl Levels {
             return Ok(Levels::ALL);
         }
         Ok(Levels {
+            group: has("group"),
             nics: has("nics"),
             template: has("tmpl"),
             offering: has("servoff"),
             size: has("servoff") || has("stats"),
             disk_offering: has("diskoff"),
             volume: has("volume"),
+            affinity: has("affgrp"),
         })
     }
 
@@ -79,12 +92,16 @@ impl Levels {
             Kind::Template => self.template,
             Kind::ServiceOffering => self.offering,
             Kind::DiskOffering => self.disk_offering,
+            Kind::InstanceGroup => self.group,
             _ => true,
         }
     }
 
     /// Takes away what isn't shown.
     fn narrow(self, vm: &mut VirtualMachine) {
+        if !self.group {
+            (vm.group_id, vm.group) = (None, None);
+        }
         if !self.template {
             (vm.template_id, vm.template_name, vm.template_display_text) = (None, None, None);
             vm.password_enabled = None;
@@ -104,7 +121,20 @@ impl Levels {
     }
 }
 
-/// A page of VMs: three queries more, whatever its size, and one for each kind of name that isn't known.
+/// A VM's affinity groups as answers about it show them: what 4.11 says of them there, and no more.
+pub fn affinity_groups(groups: Vec<GroupRow>, vm: &VirtualMachine) -> Vec<AffinityGroup> {
+    let one = |g: GroupRow| AffinityGroup {
+        id: Some(g.uuid),
+        name: Some(g.name),
+        description: g.description,
+        account: vm.account.clone(),
+        ..AffinityGroup::default()
+    };
+    groups.into_iter().map(one).collect()
+}
+
+/// A page of VMs: three queries more, whatever its size, and one for each kind of name that isn't known; another when one of
+/// them is in an affinity group.
 pub async fn all(world: &VmWorld, listed: Vec<Listed>, caller: &Caller) -> Result<Vec<VirtualMachine>, ApiError> {
     some(world, listed, caller, Levels::ALL).await
 }
@@ -120,11 +150,13 @@ pub async fn some(
     let ids: Vec<i64> = listed.iter().map(|v| v.id).collect();
     let uuids: Vec<String> = listed.iter().map(|v| v.uuid.clone()).collect();
     let wanted: Vec<(Kind, i64)> = listed.iter().flat_map(referred).filter(|(kind, _)| levels.shows(*kind)).collect();
-    let (mut nics, mut found_tags, pending, names) = tokio::try_join!(
+    let grouped: Vec<i64> = listed.iter().filter(|v| levels.affinity && v.grouped).map(|v| v.id).collect();
+    let (mut nics, mut found_tags, pending, names, mut groups) = tokio::try_join!(
         async { Ok::<_, ApiError>(rows::nics(db, if levels.nics { ids.as_slice() } else { &[] }).await?) },
         async { Ok(tags::of(db, "UserVm", ids.iter().copied()).await?) },
         jobs::view::pending(db, &uuids),
         async { Ok(world.names.all(db, wanted).await?) },
+        async { Ok(affinity::of_vms(db, &grouped).await?) },
     )?;
     Ok(listed
         .into_iter()
@@ -132,7 +164,9 @@ pub async fn some(
             let nics = nics.remove(&v.id).unwrap_or_default();
             let tags = found_tags.remove(&v.id).unwrap_or_default();
             let job = pending.get(&v.uuid);
+            let groups = groups.remove(&v.id).unwrap_or_default();
             let mut vm = message(v, &names, nics, tags, caller);
+            vm.affinity_group = affinity_groups(groups, &vm);
             levels.narrow(&mut vm);
             if let Some((uuid, status)) = job {
                 vm.job_id = Some(uuid.clone());
@@ -155,6 +189,7 @@ fn referred(v: &Listed) -> impl Iterator<Item = (Kind, i64)> {
         (Kind::ServiceOffering, Some(v.service_offering_id)),
         (Kind::DiskOffering, v.disk_offering_id),
         (Kind::OsType, v.os_type_id),
+        (Kind::InstanceGroup, v.group_id),
     ]
     .into_iter()
     .filter_map(|(kind, id)| Some((kind, id?)))
@@ -183,6 +218,8 @@ fn message(v: Listed, names: &Names, nics: Vec<Nic>, tags: Vec<tags::Tag>, calle
         created: Some(v.created),
         state: Some(v.state.to_string()),
         ha_enable: Some(v.ha_enabled),
+        group_id: uuid(Kind::InstanceGroup, v.group_id),
+        group: name(Kind::InstanceGroup, v.group_id),
         zone_id: uuid(Kind::Zone, Some(v.zone_id)),
         zone_name: name(Kind::Zone, Some(v.zone_id)),
         host_id: uuid(Kind::Host, host_id),

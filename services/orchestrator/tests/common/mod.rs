@@ -4,10 +4,12 @@
 use arcus_agent::{Agent, Dial, Options, Says, SimulatorHandle};
 use contract::ApiError;
 use contract::api::{Caller, RoleType};
+use contract_compute::instance_groups_client::InstanceGroupsClient;
 use contract_compute::ssh_key_pairs_client::SshKeyPairsClient;
 use contract_compute::virtual_machines_client::VirtualMachinesClient;
 use contract_infra::async_jobs_client::AsyncJobsClient;
 use contract_infra::capacities_client::CapacitiesClient;
+use contract_infra::certificate_authority_client::CertificateAuthorityClient;
 use contract_infra::clusters_client::ClustersClient;
 use contract_infra::configurations_client::ConfigurationsClient;
 use contract_infra::hosts_client::HostsClient;
@@ -15,6 +17,7 @@ use contract_infra::hypervisors_client::HypervisorsClient;
 use contract_infra::os_types_client::OsTypesClient;
 use contract_infra::placement_client::PlacementClient;
 use contract_infra::pods_client::PodsClient;
+use contract_infra::regions_client::RegionsClient;
 use contract_infra::service_offerings_client::ServiceOfferingsClient;
 use contract_infra::simulator_mocks_client::SimulatorMocksClient;
 use contract_infra::tags_client::TagsClient;
@@ -193,6 +196,12 @@ impl Cloud {
     pub fn zones(&self) -> ZonesClient<Channel> {
         ZonesClient::new(self.channel())
     }
+    pub fn certificates(&self) -> CertificateAuthorityClient<Channel> {
+        CertificateAuthorityClient::new(self.channel())
+    }
+    pub fn regions(&self) -> RegionsClient<Channel> {
+        RegionsClient::new(self.channel())
+    }
     pub fn pods(&self) -> PodsClient<Channel> {
         PodsClient::new(self.channel())
     }
@@ -213,6 +222,9 @@ impl Cloud {
     }
     pub fn hypervisors(&self) -> HypervisorsClient<Channel> {
         HypervisorsClient::new(self.channel())
+    }
+    pub fn groups(&self) -> InstanceGroupsClient<Channel> {
+        InstanceGroupsClient::new(self.channel())
     }
     pub fn key_pairs(&self) -> SshKeyPairsClient<Channel> {
         SshKeyPairsClient::new(self.channel())

@@ -9,7 +9,10 @@ use contract_network::{
     NicsResponse, RemoveNicRequest, SetDefaultNicRequest, TellRequest, VmNicsRequest,
 };
 use contract_storage::disks_server::{Disks, DisksServer};
-use contract_storage::{AllocateDisksRequest, DiskSpec, DisksResponse, FitRequest, FitResponse, VmDisksRequest};
+use contract_storage::{
+    AllocateDisksRequest, DiscardRequest, DiskSpec, DisksResponse, FitRequest, FitResponse, RenewRootRequest,
+    VmDisksRequest,
+};
 use node::Node;
 use rpc::LocalNet;
 use std::collections::BTreeSet;
@@ -148,6 +151,15 @@ impl Disks for StorageApi {
         Ok(Response::new(FitResponse { cluster_ids: request.into_inner().cluster_ids }))
     }
     async fn expunge(&self, _: Request<VmDisksRequest>) -> Result<Response<DisksResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn renew(&self, _: Request<RenewRootRequest>) -> Result<Response<DisksResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn unrenew(&self, _: Request<RenewRootRequest>) -> Result<Response<DisksResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn discard(&self, _: Request<DiscardRequest>) -> Result<Response<DisksResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

@@ -68,6 +68,15 @@ impl Fleet {
         Fleet { site, first, second, front, _etcd: etcd, _db: test }
     }
 
+    /// Each replica by itself.
+    pub fn channels(&self) -> [tonic::transport::Channel; 2] {
+        [&self.first, &self.second].map(|replica| {
+            let net = LocalNet::new();
+            to_front(replica, &net);
+            net.channel("orchestrator")
+        })
+    }
+
     /// The first replica never hears from the network service again when it calls this.
     pub fn hold(&self, call: &'static str) {
         *self.first.network.held.lock().unwrap() = Some(call);

@@ -1,11 +1,13 @@
 //! What the control plane does when a host falls silent or dies, and when a VM ends by itself.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod affinity;
 #[path = "../common/mod.rs"]
 mod common;
 mod fakes;
 mod fleet;
 mod idle;
+mod maintenance;
 mod migrate;
 mod replicas;
 mod site;

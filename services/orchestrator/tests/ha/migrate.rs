@@ -32,25 +32,25 @@ impl Site {
         self.cloud.ended(&root(), &job.job_id).await
     }
 
-    async fn moved(&self, vm: i64, host: usize) {
+    pub async fn moved(&self, vm: i64, host: usize) {
         let ended = self.migrate(vm, host).await;
         assert_eq!(ended.job_status, Some(1), "{:?}", ended.job_result);
     }
 
     /// The error's text of a job that fails.
-    async fn stays(&self, vm: i64, host: usize) -> String {
+    pub async fn stays(&self, vm: i64, host: usize) -> String {
         let ended = self.migrate(vm, host).await;
         assert_eq!(ended.job_status, Some(2), "{:?}", ended.job_result);
         format!("{:?}", ended.job_result)
     }
 
-    async fn candidates(&self, vm: i64) -> Vec<HostForMigration> {
+    pub async fn candidates(&self, vm: i64) -> Vec<HostForMigration> {
         let r = FindHostsForMigrationRequest { virtual_machine_id: Some(uuid(vm)), ..Default::default() };
         ok(HostsForMigrationClient::new(self.cloud.channel()).find(request(&root(), r)).await).unwrap().host
     }
 
     /// Nothing of a move is left, and the books are right.
-    async fn nothing_is_left(&self) {
+    pub async fn nothing_is_left(&self) {
         let open = "SELECT COUNT(*) FROM jobs WHERE state NOT IN ('Done', 'Failed')";
         testkit::wait_until(|| async { self.cloud.count(open).await == 0 }, 60 * SECOND).await;
         self.books_are_right().await;

@@ -2,7 +2,9 @@
 
 use crate::{Storage, disks};
 use contract_storage::disks_server::Disks;
-use contract_storage::{AllocateDisksRequest, DisksResponse, FitRequest, FitResponse, VmDisksRequest};
+use contract_storage::{
+    AllocateDisksRequest, DiscardRequest, DisksResponse, FitRequest, FitResponse, RenewRootRequest, VmDisksRequest,
+};
 use jobs::StepKey;
 use tonic::{Request, Response, Status};
 
@@ -29,6 +31,24 @@ impl Disks for Storage {
     async fn fit(&self, request: Request<FitRequest>) -> Result<Response<FitResponse>, Status> {
         let (_, req) = self.node.rpc.enter(request).await?;
         Ok(Response::new(FitResponse { cluster_ids: disks::fit(self, &req).await? }))
+    }
+
+    async fn renew(&self, request: Request<RenewRootRequest>) -> Result<Response<DisksResponse>, Status> {
+        let key = StepKey::of(&request)?;
+        let (_, req) = self.node.rpc.enter(request).await?;
+        Ok(Response::new(disks::renew(self, &key, &req).await?))
+    }
+
+    async fn unrenew(&self, request: Request<RenewRootRequest>) -> Result<Response<DisksResponse>, Status> {
+        let key = StepKey::of(&request)?;
+        let (cx, req) = self.node.rpc.enter(request).await?;
+        Ok(Response::new(disks::unrenew(self, &cx.caller, &key, &req).await?))
+    }
+
+    async fn discard(&self, request: Request<DiscardRequest>) -> Result<Response<DisksResponse>, Status> {
+        let key = StepKey::of(&request)?;
+        let (cx, req) = self.node.rpc.enter(request).await?;
+        Ok(Response::new(disks::discard(self, &cx.caller, &key, &req).await?))
     }
 
     async fn expunge(&self, request: Request<VmDisksRequest>) -> Result<Response<DisksResponse>, Status> {

@@ -4,6 +4,7 @@ mod disk_offerings;
 mod disks;
 mod downloads;
 mod image_stores;
+mod metrics;
 mod snapshots;
 mod storage_pools;
 mod templates;
@@ -18,6 +19,7 @@ use contract_storage::disks_server::DisksServer;
 use contract_storage::downloads_server::DownloadsServer;
 use contract_storage::image_stores_server::ImageStoresServer;
 use contract_storage::snapshots_server::SnapshotsServer;
+use contract_storage::storage_metrics_server::StorageMetricsServer;
 use contract_storage::storage_pools_server::StoragePoolsServer;
 use contract_storage::templates_server::TemplatesServer;
 use contract_storage::volumes_server::VolumesServer;
@@ -30,6 +32,7 @@ use tonic::service::Routes;
 pub fn routes(s: Storage) -> Routes {
     Routes::new(DiskOfferingsServer::new(s.clone()))
         .add_service(StoragePoolsServer::new(s.clone()))
+        .add_service(StorageMetricsServer::new(s.clone()))
         .add_service(ImageStoresServer::new(s.clone()))
         .add_service(TemplatesServer::new(s.clone()))
         .add_service(VolumesServer::new(s.clone()))

@@ -115,6 +115,17 @@ impl StoragePools for Storage {
         request: Request<ListStoragePoolsRequest>,
     ) -> Result<Response<ListStoragePoolsResponse>, Status> {
         let (cx, req) = self.node.rpc.enter(request).await?;
+        Ok(Response::new(self.listed_pools(&cx, req).await?))
+    }
+}
+
+impl Storage {
+    /// A page of pools, whichever command asks.
+    pub(super) async fn listed_pools(
+        &self,
+        cx: &Cx,
+        req: ListStoragePoolsRequest,
+    ) -> Result<ListStoragePoolsResponse, Status> {
         let page = self.page(req.page, req.page_size)?;
         let query = Query {
             id: cx.refs.one("id").map(|e| e.id),
@@ -129,7 +140,7 @@ impl StoragePools for Storage {
         };
         let (rows, count) = pools::list(&self.node.db, &query, page).await?;
         let storage_pool = view::storage_pools(&self.node.db, rows).await?;
-        Ok(Response::new(ListStoragePoolsResponse { count: Some(count), storage_pool }))
+        Ok(ListStoragePoolsResponse { count: Some(count), storage_pool })
     }
 }
 

@@ -153,9 +153,16 @@ impl Volumes for Storage {
 
     async fn list(&self, request: Request<ListVolumesRequest>) -> Result<Response<ListVolumesResponse>, Status> {
         let (cx, req) = self.node.rpc.enter(request).await?;
+        Ok(Response::new(self.listed_volumes(&cx, req).await?))
+    }
+}
+
+impl Storage {
+    /// A page of volumes, whichever command asks.
+    pub(super) async fn listed_volumes(&self, cx: &Cx, req: ListVolumesRequest) -> Result<ListVolumesResponse, Status> {
         let page = self.page(req.page, req.page_size)?;
-        let ids = named_ids(&cx)?;
-        let domain = domain_of(&cx)?;
+        let ids = named_ids(cx)?;
+        let domain = domain_of(cx)?;
         let scope = ScopeRequest {
             account: given(&req.account),
             domain: domain.as_ref().map(|(id, path)| (*id, path.as_str())),
@@ -182,7 +189,7 @@ impl Volumes for Storage {
         };
         let (rows, count) = volumes::list(&self.node.db, &query, page).await?;
         let volume = view::volumes(&self.node.db, &cx.caller, rows).await?;
-        Ok(Response::new(ListVolumesResponse { count: Some(count), volume }))
+        Ok(ListVolumesResponse { count: Some(count), volume })
     }
 }
 

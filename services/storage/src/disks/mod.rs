@@ -8,12 +8,14 @@ mod allocate;
 mod fit;
 mod place;
 mod prepare;
+mod renew;
 mod take_back;
 
 pub use allocate::{allocate, cost, image, root_format};
 pub use fit::fit;
 pub use place::{Near, Thresholds, Wanted, take_place};
 pub use prepare::prepare;
+pub use renew::{discard, renew, unrenew};
 pub use take_back::{HEAD_START, expunge, owe, release};
 
 use crate::store::pools::PoolRow;

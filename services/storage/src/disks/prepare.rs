@@ -123,7 +123,11 @@ async fn place_all(
 /// The template of a ROOT volume.
 async fn root_source(s: &Storage, v: &VolumeRow) -> Result<Option<Source>, ApiError> {
     match v.template_id.filter(|_| v.is_root()) {
-        Some(id) => Ok(templates::source(&s.node.db, id, v.zone_id).await?),
+        // One that was deleted meanwhile must not become an empty disk.
+        Some(id) => match templates::source(&s.node.db, id, v.zone_id).await? {
+            None => Err(ApiError::param(format!("the template of volume {} doesn't exist any more", v.name))),
+            found => Ok(found),
+        },
         None => Ok(None),
     }
 }

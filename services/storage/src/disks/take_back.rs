@@ -71,14 +71,16 @@ pub async fn expunge(
 ) -> Result<DisksResponse, ApiError> {
     let db = &s.node.db;
     let roots: Vec<VolumeRow> = volumes::of_vm(db, req.vm_id).await?.into_iter().filter(VolumeRow::is_root).collect();
-    let host = match req.host_id {
-        Some(host) => Some(host),
-        None => last_host(s, req.vm_id).await?,
+    let vm = vms::find(db, req.vm_id).await?;
+    let host = match (req.host_id, &vm) {
+        (None, Some(vm)) => last_host(s, vm).await?,
+        (host, _) => host,
     };
+    let ended = |d: Deletion| Deletion { ended_vm: vm.as_ref().map(|vm| vm.uuid.clone()), ..d };
     // No way back from here: the bytes may go before the row, which saves a commit.
     let mut left: Vec<String> = Vec::new();
     for v in &roots {
-        if let Some(d) = deletion(v)
+        if let Some(d) = deletion(v).map(ended)
             && let Err(error) = bytes::wipe(s, caller, Some(&bytes::key_of(key, &v.uuid)), host, &d).await
         {
             tracing::info!(volume = v.uuid, %error, "the cleaner will delete the bytes");
@@ -94,8 +96,10 @@ pub async fn expunge(
             if !volumes::remove(tx, v).await? {
                 return Err(ApiError::concurrent(format!("volume {} has changed", v.name)));
             }
-            if left.contains(&v.uuid) {
-                owe(tx, v, 0).await?;
+            if left.contains(&v.uuid)
+                && let Some(d) = deletion(v)
+            {
+                deletions::owe(tx, &ended(d), 0).await?;
             }
             facts.push(usage(v, "VOLUME.DELETE"));
         }
@@ -108,8 +112,7 @@ pub async fn expunge(
 }
 
 /// The host where a VM ran last, when it is connected.
-async fn last_host(s: &Storage, vm: i64) -> Result<Option<i64>, ApiError> {
-    let Some(vm) = vms::find(&s.node.db, vm).await? else { return Ok(None) };
+async fn last_host(s: &Storage, vm: &vms::Vm) -> Result<Option<i64>, ApiError> {
     let Some(host) = vm.host_id.or(vm.last_host_id) else { return Ok(None) };
     Ok(infra::host(&s.node.db, host).await?.filter(|h| h.up).map(|h| h.id))
 }
@@ -123,5 +126,5 @@ pub async fn owe(tx: &mut Tx, v: &VolumeRow, wait: i64) -> Result<Option<Deletio
 
 fn deletion(v: &VolumeRow) -> Option<Deletion> {
     let (pool_id, path) = (v.pool_id?, v.path.clone()?);
-    Some(Deletion { volume_uuid: v.uuid.clone(), pool_id, path, tries: 0 })
+    Some(Deletion { volume_uuid: v.uuid.clone(), pool_id, path, ended_vm: None, tries: 0 })
 }

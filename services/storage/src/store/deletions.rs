@@ -10,15 +10,15 @@ const WAITS: (i64, i64) = (10, 3600);
 pub trait Debt: Sized {
     /// Its table.
     const TABLE: &'static str;
-    /// The columns beside the path that say what is to be deleted, two of them.
-    const COLUMNS: [&'static str; 2];
+    /// The columns beside the path that say what is to be deleted.
+    const COLUMNS: &'static [&'static str];
 
     /// The path.
     fn path(&self) -> &str;
     /// How often it was tried.
     fn tries(&self) -> i64;
     /// The values of [`Debt::COLUMNS`].
-    fn values(&self) -> [Value; 2];
+    fn values(&self) -> Vec<Value>;
     /// Reads path, tries, and the columns.
     ///
     /// # Errors
@@ -32,12 +32,14 @@ pub struct Deletion {
     pub volume_uuid: String,
     pub pool_id: i64,
     pub path: String,
+    /// The VM whose root disk it was, and which is no more.
+    pub ended_vm: Option<String>,
     pub tries: i64,
 }
 
 impl Debt for Deletion {
     const TABLE: &'static str = "pending_deletions";
-    const COLUMNS: [&'static str; 2] = ["volume_uuid", "pool_id"];
+    const COLUMNS: &'static [&'static str] = &["volume_uuid", "pool_id", "ended_vm"];
 
     fn path(&self) -> &str {
         &self.path
@@ -47,12 +49,13 @@ impl Debt for Deletion {
         self.tries
     }
 
-    fn values(&self) -> [Value; 2] {
-        [Value::from(&self.volume_uuid), self.pool_id.into()]
+    fn values(&self) -> Vec<Value> {
+        vec![Value::from(&self.volume_uuid), self.pool_id.into(), self.ended_vm.clone().into()]
     }
 
     fn read(r: &Row) -> Result<Deletion> {
-        Ok(Deletion { path: r.at(0)?, tries: r.at(1)?, volume_uuid: r.at(2)?, pool_id: r.at(3)? })
+        let (volume_uuid, pool_id, ended_vm) = (r.at(2)?, r.at(3)?, r.at(4)?);
+        Ok(Deletion { path: r.at(0)?, tries: r.at(1)?, volume_uuid, pool_id, ended_vm })
     }
 }
 
@@ -68,7 +71,7 @@ pub struct ImageDeletion {
 
 impl Debt for ImageDeletion {
     const TABLE: &'static str = "image_deletions";
-    const COLUMNS: [&'static str; 2] = ["store_id", "hypervisor"];
+    const COLUMNS: &'static [&'static str] = &["store_id", "hypervisor"];
 
     fn path(&self) -> &str {
         &self.path
@@ -78,8 +81,8 @@ impl Debt for ImageDeletion {
         self.tries
     }
 
-    fn values(&self) -> [Value; 2] {
-        [self.store_id.into(), self.hypervisor.clone().into()]
+    fn values(&self) -> Vec<Value> {
+        vec![self.store_id.into(), self.hypervisor.clone().into()]
     }
 
     fn read(r: &Row) -> Result<ImageDeletion> {
@@ -90,10 +93,11 @@ impl Debt for ImageDeletion {
 /// Notes that something is to be deleted, not before `wait` µs have passed; once is enough.
 pub async fn owe<D: Debt>(tx: &mut Tx, debt: &D, wait: i64) -> Result<()> {
     let now = now_micros();
-    let [first, second] = D::COLUMNS;
-    let [a, b] = debt.values();
-    let text = format!("INSERT INTO {} (path, {first}, {second}, tries, not_before, created) VALUES ", D::TABLE);
-    let sql = Sql::new(&text).tuple([Value::from(debt.path()), a, b, 0i64.into(), (now + wait).into(), now.into()]);
+    let columns = D::COLUMNS.join(", ");
+    let text = format!("INSERT INTO {} (path, tries, not_before, created, {columns}) VALUES ", D::TABLE);
+    let mut values = vec![Value::from(debt.path()), 0i64.into(), (now + wait).into(), now.into()];
+    values.extend(debt.values());
+    let sql = Sql::new(&text).tuple(values);
     match tx.exec(sql).await {
         Ok(_) | Err(store::Error::Unique { .. }) => Ok(()),
         Err(e) => Err(e),
@@ -108,11 +112,9 @@ pub async fn owe_image(tx: &mut Tx, store: i64, path: &str, hypervisor: Option<&
 
 /// The debts that are due, oldest first.
 pub async fn due<D: Debt>(db: &Db, limit: i64) -> Result<Vec<D>> {
-    let [first, second] = D::COLUMNS;
-    let text = format!(
-        "SELECT path, tries, {first}, {second} FROM {} WHERE not_before <= ? ORDER BY not_before LIMIT ?",
-        D::TABLE
-    );
+    let columns = D::COLUMNS.join(", ");
+    let text =
+        format!("SELECT path, tries, {columns} FROM {} WHERE not_before <= ? ORDER BY not_before LIMIT ?", D::TABLE);
     db.all(Sql::new(&text).bind(now_micros()).bind(limit)).await?.iter().map(D::read).collect()
 }
 

@@ -71,6 +71,7 @@ pub async fn evict(tx: &mut Tx, copy: &Unused) -> Result<bool> {
         volume_uuid: copy.template_uuid.clone(),
         pool_id: copy.pool_id,
         path: debt(copy.template_id, copy.pool_id),
+        ended_vm: None,
         tries: 0,
     };
     deletions::owe(tx, &debt, 0).await?;

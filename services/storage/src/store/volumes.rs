@@ -283,6 +283,38 @@ pub async fn detach(tx: &mut Tx, id: i64, vm: i64) -> Result<bool> {
     Ok(tx.exec(sql).await? > 0)
 }
 
+/// Takes the ROOT disk of a VM away and sets it aside: whole, nobody's, and of no use to anybody (state Destroy). False when
+/// it isn't there any more, or is being changed or copied.
+pub async fn set_aside(tx: &mut Tx, id: i64, vm: i64) -> Result<bool> {
+    let sql = Sql::new(
+        "UPDATE volumes SET vm_id = NULL, device_id = NULL, slot = NULL, attached = NULL, state = 'Destroy', changed = ? \
+         WHERE id = ? AND vm_id = ? AND state IN ('Ready', 'Allocated') AND removed IS NULL AND NOT EXISTS \
+         (SELECT 1 FROM snapshots s WHERE s.volume_id = ? AND s.removed IS NULL AND s.state IN ('Allocated', 'Creating', 'BackingUp'))",
+    )
+    .bind(now_micros())
+    .bind(id)
+    .bind(vm)
+    .bind(id);
+    Ok(tx.exec(sql).await? > 0)
+}
+
+/// Gives a VM the ROOT disk back that was set aside. False when it isn't aside any more.
+pub async fn put_back(tx: &mut Tx, v: &VolumeRow, vm: i64) -> Result<bool> {
+    let now = now_micros();
+    let state = if v.pool_id.is_some() { "Ready" } else { "Allocated" };
+    let sql = Sql::new(
+        "UPDATE volumes SET vm_id = ?, device_id = 0, slot = ?, attached = ?, state = ?, changed = ? \
+         WHERE id = ? AND vm_id IS NULL AND state = 'Destroy' AND removed IS NULL",
+    )
+    .bind(vm)
+    .bind(slot(vm, 0))
+    .bind(now)
+    .bind(state)
+    .bind(now)
+    .bind(v.id);
+    Ok(tx.exec(sql).await? > 0)
+}
+
 /// Takes all data disks off a VM.
 pub async fn detach_data(tx: &mut Tx, vm: i64) -> Result<()> {
     let sql = Sql::new(

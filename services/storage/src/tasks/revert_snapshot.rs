@@ -70,7 +70,13 @@ struct Begun {
 
 impl Begun {
     fn copy(&self) -> Deletion {
-        Deletion { volume_uuid: self.volume_uuid.clone(), pool_id: self.pool, path: self.path.clone(), tries: 0 }
+        Deletion {
+            volume_uuid: self.volume_uuid.clone(),
+            pool_id: self.pool,
+            path: self.path.clone(),
+            ended_vm: None,
+            tries: 0,
+        }
     }
 
     fn undo(&self) -> Undo {

@@ -84,8 +84,13 @@ pub async fn bring(s: &Storage, caller: &Caller, source: &Source, pool: &PoolRow
         ..DiskSpec::default()
     };
     let bytes = cost(t);
-    let owed =
-        deletions::Deletion { volume_uuid: disk.uuid.clone(), pool_id: pool.id, path: disk.path.clone(), tries: 0 };
+    let owed = deletions::Deletion {
+        volume_uuid: disk.uuid.clone(),
+        pool_id: pool.id,
+        path: disk.path.clone(),
+        ended_vm: None,
+        tries: 0,
+    };
     store::tx!(*db, "prepare-template", |tx| {
         if rows::find_in(tx, t.id).await?.is_none() {
             return Err(gone(false));

@@ -66,6 +66,8 @@ struct State {
     stored: Vec<contract_agent::StoreDisk>,
     /// Volumes and paths whose bytes were to be deleted.
     deleted: Vec<(String, String)>,
+    /// VMs that were said to be no more.
+    ended: Vec<String>,
 }
 
 /// All hosts; they share their pools, as real ones do.
@@ -112,6 +114,11 @@ impl Hosts {
     /// The orders to copy disks and images that came.
     pub fn stored(&self) -> Vec<contract_agent::StoreDisk> {
         self.0.lock().unwrap().stored.clone()
+    }
+
+    /// VMs that were said to be no more, as the orders came.
+    pub fn ended(&self) -> Vec<String> {
+        self.0.lock().unwrap().ended.clone()
     }
 
     /// Volumes and paths whose bytes were to be deleted, as the orders came.
@@ -201,6 +208,7 @@ impl State {
             }
             command::Body::DeleteDisk(d) => {
                 self.deleted.push((d.volume_uuid.clone(), d.path.clone()));
+                self.ended.extend(d.ended_vm);
                 self.disks.remove(&(d.volume_uuid, d.path));
                 nothing
             }

@@ -1,10 +1,12 @@
 //! Alerts.
 
-use crate::store::events::{AlertFilter, EventRow, alerts};
+use crate::store::events::{AlertFilter, EventRow, Tidied, alerts};
+use crate::tidy::{self, Wish};
 use config::keys;
+use contract::api::Success;
 use contract::{ApiError, Page};
 use contract_usage::alerts_server;
-use contract_usage::{Alert, ListAlertsRequest, ListAlertsResponse};
+use contract_usage::{Alert, ArchiveAlertsRequest, DeleteAlertsRequest, ListAlertsRequest, ListAlertsResponse};
 use events::{ALERT_TYPES, alert_number};
 use node::Node;
 use rpc::Cx;
@@ -55,4 +57,20 @@ impl alerts_server::Alerts for Alerts {
         let (cx, request) = self.node.rpc.enter(request).await?;
         Ok(Response::new(self.page(&cx, &request).await?))
     }
+
+    async fn archive(&self, request: Request<ArchiveAlertsRequest>) -> Result<Response<Success>, Status> {
+        let (cx, r) = self.node.rpc.enter(request).await?;
+        let wish = Wish { ids: cx.refs.ids("ids")?, kind: given(r.r#type), from: r.start_date, until: r.end_date };
+        Ok(Response::new(tidy::alerts(&self.node, &cx.caller, wish, Tidied::Archived).await?))
+    }
+
+    async fn delete(&self, request: Request<DeleteAlertsRequest>) -> Result<Response<Success>, Status> {
+        let (cx, r) = self.node.rpc.enter(request).await?;
+        let wish = Wish { ids: cx.refs.ids("ids")?, kind: given(r.r#type), from: r.start_date, until: r.end_date };
+        Ok(Response::new(tidy::alerts(&self.node, &cx.caller, wish, Tidied::Deleted).await?))
+    }
+}
+
+fn given(text: Option<String>) -> Option<String> {
+    text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty())
 }

@@ -1,12 +1,15 @@
 //! Events, and their types.
 
 use crate::event_types::EVENT_TYPES;
-use crate::store::events::{EventRow, Filter, list, user_names};
+use crate::store::events::{EventRow, Filter, Tidied, list, user_names};
+use crate::tidy::{self, Wish};
 use config::keys;
+use contract::api::Success;
 use contract::{ApiError, Page};
 use contract_usage::events_server;
 use contract_usage::{
-    Event, EventType, ListEventTypesRequest, ListEventTypesResponse, ListEventsRequest, ListEventsResponse,
+    ArchiveEventsRequest, DeleteEventsRequest, Event, EventType, ListEventTypesRequest, ListEventTypesResponse,
+    ListEventsRequest, ListEventsResponse,
 };
 use model::names::{self, Table};
 use model::{ListScope, ScopeRequest};
@@ -98,4 +101,20 @@ impl events_server::Events for Events {
         let event_type: Vec<EventType> = event_type.collect();
         Ok(Response::new(ListEventTypesResponse { count: i64::try_from(event_type.len()).ok(), event_type }))
     }
+
+    async fn archive(&self, request: Request<ArchiveEventsRequest>) -> Result<Response<Success>, Status> {
+        let (cx, r) = self.node.rpc.enter(request).await?;
+        let wish = Wish { ids: cx.refs.ids("ids")?, kind: given(r.r#type), from: r.start_date, until: r.end_date };
+        Ok(Response::new(tidy::events(&self.node, &cx.caller, wish, Tidied::Archived).await?))
+    }
+
+    async fn delete(&self, request: Request<DeleteEventsRequest>) -> Result<Response<Success>, Status> {
+        let (cx, r) = self.node.rpc.enter(request).await?;
+        let wish = Wish { ids: cx.refs.ids("ids")?, kind: given(r.r#type), from: r.start_date, until: r.end_date };
+        Ok(Response::new(tidy::events(&self.node, &cx.caller, wish, Tidied::Deleted).await?))
+    }
+}
+
+fn given(text: Option<String>) -> Option<String> {
+    text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty())
 }

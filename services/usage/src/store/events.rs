@@ -127,6 +127,63 @@ pub(crate) async fn alerts(db: &Db, filter: &AlertFilter, page: Page) -> Result<
     Ok((rows.iter().map(read).collect::<store::Result<_>>()?, count))
 }
 
+/// What becomes of events that are tidied away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tidied {
+    /// Lists don't show them any more.
+    Archived,
+    /// They are gone.
+    Deleted,
+}
+
+/// Which events are to be tidied away.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// These; empty: whichever fit the rest.
+    pub ids: Vec<i64>,
+    /// Types; none: all.
+    pub types: Option<Vec<String>>,
+    /// Not of these types.
+    pub not_types: Vec<&'static str>,
+    pub from: Option<i64>,
+    pub until: Option<i64>,
+}
+
+impl Wanted {
+    /// How many ids are named, each counted once.
+    pub fn distinct_ids(&self) -> u64 {
+        self.ids.iter().collect::<std::collections::BTreeSet<_>>().len() as u64
+    }
+}
+
+/// Tidies events away that aren't archived and are within `scope`. Gives how many.
+pub(crate) async fn tidy(
+    tx: &mut Tx,
+    scope: Option<&ListScope>,
+    wanted: &Wanted,
+    how: Tidied,
+) -> Result<u64, ApiError> {
+    let head = match how {
+        Tidied::Archived => "UPDATE events SET archived = 1 WHERE archived = 0",
+        Tidied::Deleted => "DELETE FROM events WHERE archived = 0",
+    };
+    let mut sql = Sql::new(head);
+    if let Some(scope) = scope {
+        sql = scope.and(sql, "");
+    }
+    if !wanted.ids.is_empty() {
+        sql = sql.push(" AND ").in_list("id", wanted.ids.iter().copied());
+    }
+    if let Some(types) = &wanted.types {
+        sql = sql.push(" AND ").in_list("type", types.iter().map(String::as_str));
+    }
+    if !wanted.not_types.is_empty() {
+        sql = sql.push(" AND NOT (").in_list("type", wanted.not_types.iter().copied()).push(")");
+    }
+    let sql = sql.push_if(" AND created >= ?", wanted.from).push_if(" AND created <= ?", wanted.until);
+    Ok(tx.exec(sql).await?)
+}
+
 fn matching(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
     let mut sql = scope
         .and(sql, "")

@@ -2,10 +2,13 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 use contract::ApiError;
-use contract::api::{Caller, RoleType};
+use contract::api::{Caller, RoleType, Success};
 use contract_usage::alerts_client::AlertsClient;
 use contract_usage::events_client::EventsClient;
-use contract_usage::{ListAlertsRequest, ListAlertsResponse, ListEventsRequest, ListEventsResponse};
+use contract_usage::{
+    ArchiveAlertsRequest, ArchiveEventsRequest, DeleteAlertsRequest, DeleteEventsRequest, ListAlertsRequest,
+    ListAlertsResponse, ListEventsRequest, ListEventsResponse,
+};
 use events::Record;
 use node::Node;
 use std::time::Duration;
@@ -41,6 +44,7 @@ impl World {
     pub async fn on(config: &DbConfig) -> World {
         let db = Db::connect(config).await.unwrap();
         db.migrate(events::MIGRATIONS).await.unwrap();
+        db.migrate(jobs::MIGRATIONS).await.unwrap();
         db.migrate(arcus_usage::MIGRATIONS).await.unwrap();
         // Not in a transaction: statements that define tables end one.
         db.migrate(&[IDENTITY]).await.unwrap();
@@ -73,6 +77,22 @@ impl World {
         answer.map(tonic::Response::into_inner).map_err(ApiError::from)
     }
 
+    pub async fn archive(&self, caller: &Caller, request: ArchiveEventsRequest) -> Result<Success, ApiError> {
+        answered(self.client.clone().archive(rpc::cx::request(caller, request)).await)
+    }
+
+    pub async fn delete(&self, caller: &Caller, request: DeleteEventsRequest) -> Result<Success, ApiError> {
+        answered(self.client.clone().delete(rpc::cx::request(caller, request)).await)
+    }
+
+    pub async fn archive_alerts(&self, caller: &Caller, request: ArchiveAlertsRequest) -> Result<Success, ApiError> {
+        answered(self.alerts.clone().archive(rpc::cx::request(caller, request)).await)
+    }
+
+    pub async fn delete_alerts(&self, caller: &Caller, request: DeleteAlertsRequest) -> Result<Success, ApiError> {
+        answered(self.alerts.clone().delete(rpc::cx::request(caller, request)).await)
+    }
+
     pub async fn descriptions(&self, caller: &Caller, request: ListEventsRequest) -> Vec<String> {
         let listed = self.list(caller, request).await.unwrap();
         assert_eq!(listed.count, Some(listed.event.len() as i64));
@@ -103,4 +123,8 @@ pub fn caller(id: i64, name: &str, role: RoleType) -> Caller {
         remote_address: "192.0.2.1".into(),
         ..Caller::default()
     }
+}
+
+fn answered<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, ApiError> {
+    answer.map(tonic::Response::into_inner).map_err(ApiError::from)
 }

@@ -12,13 +12,18 @@ const DELIBERATE: &[(&[&str], &str, &str)] = &[
         "the event that began a job is the job's own business: 4.11 passes it from itself to itself; ignored like any \
          unknown parameter",
     ),
-    (&["UserVmResponse.ostypeid"], "type", "the UUID, as clients expect it (compatibility, S2)"),
     (
-        &[
-            "deployVirtualMachine.affinitygroupnames",
-            "deployVirtualMachine.securitygroupnames",
-            "updateVirtualMachine.securitygroupnames",
-        ],
+        &["UserVmResponse.ostypeid", "VmMetricsResponse.ostypeid"],
+        "type",
+        "the UUID, as clients expect it (compatibility, S2)",
+    ),
+    (
+        &["deployVirtualMachine.affinitygroupnames", "updateVMAffinityGroup.affinitygroupnames"],
+        "access",
+        "names: found among the groups that the VM's owner may use, and nowhere else",
+    ),
+    (
+        &["deployVirtualMachine.securitygroupnames", "updateVirtualMachine.securitygroupnames"],
         "access",
         "names, and refused: there is nothing yet whose access could be checked",
     ),
@@ -39,13 +44,23 @@ const DELIBERATE: &[(&[&str], &str, &str)] = &[
     (&["listIsos.id"], "reference", "the id of an ISO: that of a template names nothing here"),
     (&["listRouters.id"], "reference", "the id of a router: 4.11 keeps routers and virtual machines in one table"),
     (
-        &["listVolumes.storageid"],
+        &["listVolumes.storageid", "listVolumesMetrics.storageid"],
         "reference",
         "a STRING in 4.11, but the id of a pool all the same: an unknown one is told",
     ),
+    (
+        &["listCaCertificate"],
+        "item",
+        "\"cacertificates\" is the key under which clients of 4.11 look for the certificate",
+    ),
     (&["login.domainId"], "type", "a UUID or a number (api/README, \"Login session\")"),
+    (&["CertificateResponse.privatekey"], "sensitive", "a private key is kept out of logs and journals"),
     (&["ExtractResponse.url"], "sensitive", "whoever has the address may read: it is kept out of logs and journals"),
-    (&["migrateVirtualMachine"], "object", "its job names the VM, as those of all other commands on VMs do in 4.11"),
+    (
+        &["migrateVirtualMachine", "updateVMAffinityGroup"],
+        "object",
+        "its job names the VM, as those of all other commands on VMs do in 4.11",
+    ),
     (&["updateStoragePool"], "event", "ENABLE.PS or DISABLE.PS, by `enabled`: the handler records it"),
 ];
 

@@ -82,3 +82,37 @@ fn contract_is_complete() {
     );
     assert!(stale.is_empty(), "deviations that are none any more:\n  {}", text(stale));
 }
+
+/// The metrics commands read the plain lists' messages as their own: fields have the same numbers and names.
+#[test]
+fn metrics_are_the_plain_lists_and_more() {
+    let pool = declared::pool().unwrap();
+    let message = |area: &str, name: &str| pool.get_message_by_name(&format!("arcus.{area}.v1.{name}")).unwrap();
+    for (area, plain, metrics) in [
+        ("infra", "Zone", "ZoneMetrics"),
+        ("infra", "Cluster", "ClusterMetrics"),
+        ("infra", "Host", "HostMetrics"),
+        ("infra", "ListZonesRequest", "ListZonesMetricsRequest"),
+        ("infra", "ListClustersRequest", "ListClustersMetricsRequest"),
+        ("infra", "ListHostsRequest", "ListHostsMetricsRequest"),
+        ("infra", "ListZonesResponse", "ListZonesMetricsResponse"),
+        ("infra", "ListClustersResponse", "ListClustersMetricsResponse"),
+        ("infra", "ListHostsResponse", "ListHostsMetricsResponse"),
+        ("compute", "VirtualMachine", "VmMetrics"),
+        ("compute", "ListVirtualMachinesRequest", "ListVirtualMachinesMetricsRequest"),
+        ("compute", "ListVirtualMachinesResponse", "ListVirtualMachinesMetricsResponse"),
+        ("storage", "StoragePool", "StoragePoolMetrics"),
+        ("storage", "Volume", "VolumeMetrics"),
+        ("storage", "ListStoragePoolsRequest", "ListStoragePoolsMetricsRequest"),
+        ("storage", "ListVolumesRequest", "ListVolumesMetricsRequest"),
+        ("storage", "ListStoragePoolsResponse", "ListStoragePoolsMetricsResponse"),
+        ("storage", "ListVolumesResponse", "ListVolumesMetricsResponse"),
+    ] {
+        let metrics = message(area, metrics);
+        for field in message(area, plain).fields() {
+            let same = metrics.get_field(field.number());
+            let fits = same.is_some_and(|f| f.name() == field.name() && f.cardinality() == field.cardinality());
+            assert!(fits, "{area}: {plain}.{} isn't field {} of {}", field.name(), field.number(), metrics.name());
+        }
+    }
+}

@@ -9,12 +9,14 @@
 //! Whatever is killed in between, and whoever can't be reached: the new copy runs only with the lease of the new generation,
 //! which the old one loses first.
 
+mod kept;
 mod road;
 mod target;
 mod undo;
 
 use super::deploy::row;
 use super::{VmWorld, boot, view};
+use crate::affinity::binding;
 use crate::placement;
 use crate::store::placement as rows;
 use crate::store::vms::{self, VmRow};
@@ -151,6 +153,9 @@ impl Job for Migrate {
                 return Err(ApiError::concurrent("the virtual machine is no longer Migrating"));
             }
             give_back(&world, tx, vm.id).await?;
+            if let Some(alert) = kept::alert(tx, &vm, source, host).await? {
+                events::record(tx, &[alert]).await?;
+            }
             if !ended {
                 vms::owe(tx, debt, source, &vm.uuid, stop_order(&vm.uuid, way.from)).await?;
             }
@@ -185,7 +190,12 @@ async fn place(world: &VmWorld, tx: &mut Tx, vm: &VmRow, target: &Result<Target,
     if source == target.host {
         return Err(target::already_there());
     }
-    if !rows::take(tx, target.host, amount).await? {
+    // Its groups are held: no peer is placed meanwhile. Dedication is no bar for an administrator (IAM-074).
+    let rules = binding::hold(tx, &now).await?;
+    if let Some(why) = rules.parting(target.host) {
+        return Err(target.parted(why, &rules));
+    }
+    if !rows::take(tx, target.host, amount, None).await? {
         return Err(target.too_full());
     }
     moves::hold(tx, vm.id, target.host, amount).await?;

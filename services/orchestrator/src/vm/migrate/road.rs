@@ -19,6 +19,8 @@ use std::time::Duration;
 const REPORT_MILLIS: u32 = 3_000;
 /// Reports after which the job looks whether it is still wanted.
 const REPORTS: u32 = 10;
+/// How much longer than the host itself the job waits for the end of a sending.
+const GRACE: Duration = Duration::from_secs(20);
 /// How often the job looks whether a host that it waits for is known to be down.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the old host may take to end its copy. Nobody waits longer: the new copy can take the lease over.
@@ -64,6 +66,8 @@ impl<'m> Road<'m> {
     /// The old host sends the VM, for as long as `migratewait` allows. Its guest is paused when this returns.
     pub async fn perform(&self, place: MigrationStep) -> Result<MigrationStep, ApiError> {
         let Way { source, from, host, .. } = *self.way;
+        let patience = self.world.node.settings.get(keys::MIGRATE_WAIT).clamp(1, 7 * 86_400);
+        let patience = Duration::from_secs(patience.unsigned_abs());
         let perform = PerformMigration {
             vm_uuid: self.vm.uuid.clone(),
             generation: from,
@@ -71,10 +75,11 @@ impl<'m> Road<'m> {
             uri: place.uri,
             report_after_millis: REPORT_MILLIS,
             max_downtime_millis: 0,
+            give_up_after_millis: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
         };
         let body = command::Body::PerformMigration(perform);
-        let patience = self.world.node.settings.get(keys::MIGRATE_WAIT).clamp(1, 7 * 86_400);
-        let ctx = self.ctx.deadline(Duration::from_secs(patience.unsigned_abs()));
+        // The host says why; one that doesn't isn't waited for.
+        let ctx = self.ctx.deadline(patience + GRACE);
         let outcome = ctx.call("perform", NO_UNDO, |_| {
             let (world, body) = (self.world.clone(), body.clone());
             async move { send(&world, source, host, body).await }

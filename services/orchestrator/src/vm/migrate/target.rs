@@ -1,6 +1,7 @@
 //! Where a running VM may move.
 
-use crate::placement::{Rejection, Wanted};
+use crate::affinity::binding;
+use crate::placement::{Rejection, Rules, Wanted};
 use crate::store::moves;
 use crate::store::placement::{self as rows, HostRow};
 use crate::store::vms::VmRow;
@@ -23,6 +24,16 @@ pub struct Target {
 }
 
 impl Target {
+    /// The VM's affinity groups forbid the host (REL-144).
+    pub fn parted(&self, why: Rejection, rules: &Rules) -> ApiError {
+        ApiError::param(format!(
+            "Cannot migrate VM, host {} is {}: affinity groups {}",
+            self.name,
+            why.words(),
+            rules.names.join(", ")
+        ))
+    }
+
     /// The host has too little left.
     pub fn too_full(&self) -> ApiError {
         ApiError::capacity(format!("Cannot migrate VM, host {} has too little CPU or memory left for it", self.name))
@@ -138,7 +149,8 @@ pub async fn suitability(
     let clusters: HashSet<i64> = there.iter().map(|h| h.cluster).collect();
     let clusters: Vec<i64> = clusters.into_iter().collect();
     let reaching = reaching(world, vm, &clusters).await?;
-    let wanted = boot::wanted(world, vm, &Constraints { tags, ..Constraints::default() });
+    let mut wanted = boot::wanted(world, vm, &Constraints { tags, ..Constraints::default() });
+    wanted.rules = binding::look(db, vm).await?;
     Ok(there.iter().filter(|h| reaching.contains(&h.cluster)).map(|h| (h.id, judge(h, &wanted))).collect())
 }
 
