@@ -11,8 +11,9 @@ use std::sync::Arc;
 use store::{Error, Sql};
 use tokio::time::Instant;
 
-/// How often a job may lose its worker without having got any further.
-const TAKEOVERS: i64 = 3;
+/// How often a job may lose its worker without having got any further. Many: what kills its worker every time is found out all the same, and
+/// a long step may lose several to faults that it has nothing to do with (four, in a kill loop on a slow machine).
+const TAKEOVERS: i64 = 12;
 /// Jobs taken in one go, so that several replicas share them.
 const AT_ONCE: usize = 32;
 /// Sweeps between two looks at waiting jobs.

@@ -159,8 +159,8 @@ testkit::databases! {
         let uuid = toy.submit(Build::named("duck")).await;
         wait_until(|| async { toy.replica.world.passed("row") == 1 }, Duration::from_secs(10)).await;
         store::tx!(toy.db, "test", |tx| {
-            // As if it had been taken over three times already from workers that died.
-            let sql = "UPDATE jobs SET owner = 'dead', takeovers = 3, epoch = 9";
+            // As if it had been taken over twelve times already from workers that died.
+            let sql = "UPDATE jobs SET owner = 'dead', takeovers = 12, epoch = 9";
             tx.exec(sql).await
         }).await.unwrap();
         let job = eventually(|| async {
