@@ -140,7 +140,7 @@ pub(crate) fn server_command(folder: &Folder, place: &Place, port: u16, durabili
         format!("--port={port}"),
         format!("--bind-address={}", place.address),
         "--skip-name-resolve".into(),
-        "--max-connections=600".into(),
+        "--max-connections=1500".into(),
         // Each connection keeps its own, and tests have many connections.
         "--max-prepared-stmt-count=1048576".into(),
         format!("--innodb-flush-log-at-trx-commit={flush}"),

@@ -26,7 +26,7 @@ where
     }
 }
 
-/// Waits, at most 30 s, until `probe` gives a value.
+/// Waits, at most 60 s, until `probe` gives a value.
 ///
 /// # Panics
 /// When it doesn't in time.
@@ -44,7 +44,7 @@ where
             if let Some(value) = probe().await {
                 return value;
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "nothing came for {caller}");
+            assert!(start.elapsed() < Duration::from_secs(60), "nothing came for {caller}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

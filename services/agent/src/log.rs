@@ -23,7 +23,7 @@ pub(crate) struct Log {
     send: Option<mpsc::Sender<Item>>,
     writer: Option<std::thread::JoinHandle<()>>,
     shared: Arc<Shared>,
-    _lock: File,
+    lock: File,
 }
 
 #[derive(Default)]
@@ -74,7 +74,7 @@ impl Log {
         let (send, items) = mpsc::channel();
         let writer = Writer { file, path, durable, shared: shared.clone() };
         let writer = std::thread::Builder::new().name("agent-log".into()).spawn(move || writer.run(&items))?;
-        Ok((Log { send: Some(send), writer: Some(writer), shared, _lock: lock }, records))
+        Ok((Log { send: Some(send), writer: Some(writer), shared, lock }, records))
     }
 
     /// Puts a record behind all earlier ones.
@@ -118,6 +118,10 @@ impl Drop for Log {
         self.send = None;
         if let Some(writer) = self.writer.take() {
             let _ = writer.join(); // a panicked writer has nothing left to write
+        }
+        // Closing isn't enough: a process that was just forked holds the file, too, until it is another program.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the state file's lock goes only with this process");
         }
     }
 }
@@ -307,8 +311,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = open(dir.path());
         assert!(Log::open(dir.path(), "state", false).is_err());
+        // What a process holds that was forked meanwhile.
+        let inherited = first.0.lock.try_clone().unwrap();
         drop(first);
         open(dir.path());
+        drop(inherited);
     }
 
     #[test]

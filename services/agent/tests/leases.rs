@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 
-const LEASE: Duration = Duration::from_millis(600);
+const LEASE: Duration = Duration::from_millis(1000);
 const WRITES: Duration = Duration::from_millis(5);
 
 /// A hub; two agents whose hosts, 1 and 2, have the same storage.

@@ -290,7 +290,7 @@ async fn ten_times_the_load_and_back() {
     let mut after = latency(&cloud, ADMIN, 5).await;
     let begun = Instant::now();
     while after.0 > 2 * before.0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{before:?} before, still {after:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{before:?} before, still {after:?}");
         after = latency(&cloud, ADMIN, 5).await;
     }
     let recovered = begun.elapsed();

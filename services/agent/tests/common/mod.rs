@@ -114,7 +114,7 @@ impl Replica {
     }
 
     pub async fn await_status(&self, id: i64, status: &str) {
-        testkit::wait_until(|| async { self.status(id).await.0 == status }, 30 * SECOND).await;
+        testkit::wait_until(|| async { self.status(id).await.0 == status }, 60 * SECOND).await;
     }
 
     pub async fn await_connected(&self, hosts: usize) {
@@ -289,7 +289,7 @@ pub async fn hear<T>(
             }
         }
     };
-    tokio::time::timeout(30 * SECOND, wait).await.expect("an event")
+    tokio::time::timeout(90 * SECOND, wait).await.expect("an event")
 }
 
 pub fn is_on(simulator: &SimulatorHandle, uuid: &str) -> bool {

@@ -9,7 +9,7 @@ use std::time::Instant;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_that_was_taken_over_is_killed_and_writes_nothing_more() {
     let test = "a_container_that_was_taken_over_is_killed_and_writes_nothing_more";
-    let Some(mut world) = World::start(test, 2).await else { return };
+    let Some(mut world) = World::with_short_leases(test, 2).await else { return };
     let mut spec = world.spec().await;
     world.running(1, &spec, 1).await;
     world.inside(1, &spec, "echo safe >/root/safe; sync").await;
@@ -17,11 +17,7 @@ async fn a_container_that_was_taken_over_is_killed_and_writes_nothing_more() {
     let held = world.execute(2, start(&spec, false)).await.unwrap_err();
     assert!(held.full_text().contains(&world.hosts[0].uuid) && !held.is_transient(), "{held}");
     // It writes as fast as it can, without syncing.
-    std::fs::write(
-        world.root(1, &spec).join("do/w.sh"),
-        "while :; do dd if=/dev/urandom of=/root/dirty bs=1M count=8; done",
-    )
-    .unwrap();
+    world.ask(1, &spec, "while :; do dd if=/dev/urandom of=/root/dirty bs=1M count=8; done");
     testkit::wait_until(|| async { world.root(1, &spec).join("root/dirty").exists() }, 60 * SECOND).await;
     let begun = Instant::now();
     world.started(2, &spec, true).await;
@@ -45,7 +41,7 @@ async fn a_container_that_was_taken_over_is_killed_and_writes_nothing_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_whose_lease_cannot_be_read_stands_still_until_it_can() {
     let test = "a_container_whose_lease_cannot_be_read_stands_still_until_it_can";
-    let Some(mut world) = World::start(test, 1).await else { return };
+    let Some(mut world) = World::with_short_leases(test, 1).await else { return };
     let spec = world.spec().await;
     world.running(1, &spec, 1).await;
     let (leases, aside) = (world.lease_dir(), world.pool_dir().join("aside"));
@@ -76,7 +72,7 @@ async fn a_container_whose_lease_cannot_be_read_stands_still_until_it_can() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_daemon_containers_stand_still_and_are_killed_nevertheless() {
     let test = "without_the_daemon_containers_stand_still_and_are_killed_nevertheless";
-    let Some(mut world) = World::start(test, 2).await else { return };
+    let Some(mut world) = World::with_short_leases(test, 2).await else { return };
     let mut spec = world.spec().await;
     world.running(1, &spec, 1).await;
     world.hosts[0].libvirtd.kill_daemon().await;
@@ -97,7 +93,10 @@ async fn without_the_daemon_containers_stand_still_and_are_killed_nevertheless()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fence_ends_what_runs_and_leaves_the_lease_free() {
-    let Some(world) = World::start("a_fence_ends_what_runs_and_leaves_the_lease_free (LXC)", 1).await else { return };
+    let Some(world) = World::with_short_leases("a_fence_ends_what_runs_and_leaves_the_lease_free (LXC)", 1).await
+    else {
+        return;
+    };
     let spec = world.spec().await;
     world.running(1, &spec, 1).await;
     let fence = FenceVm { vm_uuid: spec.uuid.clone(), pool_uuid: world.pool.clone(), generation: 5 };

@@ -76,7 +76,7 @@ async fn what_containers_do_by_themselves_is_told() {
     world.running(1, &spec, 1).await;
     let (domain, _) = world.domain(1, &spec.uuid).await.unwrap();
     // It reboots by itself: another number, the same run.
-    std::fs::write(world.root(1, &spec).join("do/again.sh"), "reboot -f").unwrap();
+    world.ask(1, &spec, "reboot -f");
     world.await_boots(1, &spec, 2).await;
     let known = || async {
         let report = world.inventory(1).await;
@@ -87,7 +87,7 @@ async fn what_containers_do_by_themselves_is_told() {
     assert_eq!(world.claims(&spec.uuid), ["1"], "the lease was held all the time");
     assert_eq!(world.inside(1, &spec, "wc -l </boots").await.trim(), "2");
     // Its process 1 ends.
-    std::fs::write(world.root(1, &spec).join("do/off.sh"), "kill -TERM 1").unwrap();
+    world.ask(1, &spec, "kill -TERM 1");
     let told = world.await_news(1, &spec.uuid, PowerState::Off, PowerReason::Guest).await;
     assert_eq!(told.generation, 1);
     testkit::wait_until(|| async { world.claims(&spec.uuid).contains(&"1.free".to_owned()) }, 60 * SECOND).await;

@@ -38,7 +38,7 @@ async fn a_container_is_plugged_into_its_network_and_gets_an_address() {
         return;
     }
     let namespace = Namespace::new();
-    let Some(world) = World::start_in(test, 1, Some(&namespace.0)).await else { return };
+    let Some(world) = World::start_in(test, &namespace.0).await else { return };
     let mut spec = world.spec().await;
     spec.nics.push(VmNic {
         uuid: "6b1f4a0e-0000-4000-8000-00000000000a".into(),

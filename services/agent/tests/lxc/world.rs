@@ -18,6 +18,9 @@ use testkit::{HostOptions, Libvirtd, Place};
 use tokio::sync::broadcast::Receiver;
 use uuid::Uuid;
 
+/// Long enough for a machine that is busy with other things.
+const CALM: Duration = Duration::from_secs(20);
+/// Of the tests that wait for its end.
 pub const LEASE: Duration = Duration::from_millis(2500);
 pub const MIB: u64 = 1 << 20;
 /// Ids of containers begin here on the host.
@@ -37,6 +40,7 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub events: Receiver<HostEvent>,
     pub pool: String,
+    lease: Duration,
     namespace: Option<String>,
     folder: tempfile::TempDir,
     _db: testkit::TestDb,
@@ -53,11 +57,20 @@ pub fn available(test: &str) -> bool {
 impl World {
     /// None after saying that the test is skipped, and why.
     pub async fn start(test: &str, hosts: usize) -> Option<World> {
-        World::start_in(test, hosts, None).await
+        World::with(test, hosts, CALM, None).await
     }
 
-    /// The same with hosts in a network namespace.
-    pub async fn start_in(test: &str, hosts: usize, namespace: Option<&str>) -> Option<World> {
+    /// The same with [`LEASE`].
+    pub async fn with_short_leases(test: &str, hosts: usize) -> Option<World> {
+        World::with(test, hosts, LEASE, None).await
+    }
+
+    /// The same with a host in a network namespace.
+    pub async fn start_in(test: &str, namespace: &str) -> Option<World> {
+        World::with(test, 1, CALM, Some(namespace)).await
+    }
+
+    async fn with(test: &str, hosts: usize, lease: Duration, namespace: Option<&str>) -> Option<World> {
         if !available(test) {
             return None;
         }
@@ -67,7 +80,7 @@ impl World {
         let pool = Uuid::new_v4().to_string();
         let folder = testkit::temp_dir();
         let namespace = namespace.map(str::to_owned);
-        let mut world = World { replica, hosts: Vec::new(), events, pool, namespace, folder, _db: db };
+        let mut world = World { replica, hosts: Vec::new(), events, pool, lease, namespace, folder, _db: db };
         for name in ["pool", "store"] {
             std::fs::create_dir(world.folder.path().join(name)).unwrap();
         }
@@ -101,7 +114,7 @@ impl World {
         let dial = Dial::Channel(self.replica.net.channel("orchestrator"));
         Options {
             hypervisor: Kind::Lxc,
-            lease: LEASE,
+            lease: self.lease,
             kvm: KvmOptions {
                 libvirt_socket: Some(host.libvirtd.socket()),
                 libvirt_root: host.libvirtd.root(),
@@ -150,7 +163,7 @@ impl World {
             pool_uuid: self.pool.clone(),
             kind: "SharedMountPoint".into(),
             path: self.pool_dir().display().to_string(),
-            lease_millis: u32::try_from(LEASE.as_millis()).unwrap(),
+            lease_millis: u32::try_from(self.lease.as_millis()).unwrap(),
             ..EnsurePool::default()
         };
         self.execute(host, command::Body::EnsurePool(order)).await.unwrap();
@@ -239,8 +252,18 @@ impl World {
     }
 
     pub async fn await_boots(&self, host: i64, spec: &VmSpec, boots: usize) {
-        let count = || std::fs::read_to_string(self.root(host, spec).join("boots")).unwrap_or_default().lines().count();
-        testkit::wait_until(|| async { count() >= boots }, 60 * SECOND).await;
+        let root = self.root(host, spec);
+        let begun = || async {
+            let count = std::fs::read_to_string(root.join("boots")).unwrap_or_default().lines().count();
+            if count >= boots {
+                return Ok(());
+            }
+            let scripts: Vec<_> =
+                std::fs::read_dir(root.join("do")).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
+            let known = self.inventory(host).await.vms;
+            Err(format!("{count} of {boots}; {scripts:?}; {:?}; {known:?}", self.domain(host, &spec.uuid).await))
+        };
+        testkit::until_ok(begun, 60 * SECOND).await;
     }
 
     /// A container's root, as the host sees it.
@@ -252,13 +275,19 @@ impl World {
 
     /// What a shell script says within a container.
     pub async fn inside(&self, host: i64, spec: &VmSpec, script: &str) -> String {
-        let name = Uuid::new_v4().simple().to_string();
-        let folder = self.root(host, spec).join("do");
-        std::fs::write(folder.join("aside"), script).unwrap();
-        std::fs::rename(folder.join("aside"), folder.join(format!("{name}.sh"))).unwrap();
-        let output = folder.join(format!("{name}.out"));
+        let output = self.ask(host, spec, script);
         testkit::wait_until(|| async { output.exists() }, 60 * SECOND).await;
         std::fs::read_to_string(output).unwrap()
+    }
+
+    /// Has a container run a shell script; gives where its words will be once it has ended.
+    pub fn ask(&self, host: i64, spec: &VmSpec, script: &str) -> PathBuf {
+        let name = Uuid::new_v4().simple().to_string();
+        let folder = self.root(host, spec).join("do");
+        // Aside first: process 1 runs whatever it finds, half of it, too.
+        std::fs::write(folder.join("aside"), script).unwrap();
+        std::fs::rename(folder.join("aside"), folder.join(format!("{name}.sh"))).unwrap();
+        folder.join(format!("{name}.out"))
     }
 
     pub fn host(&self, id: i64) -> &Host {
