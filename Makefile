@@ -44,7 +44,7 @@ test-host: ## a real guest on a real hypervisor, end to end (part of make test; 
 	@deploy/setup-dev test
 	cargo test -p arcus --test host -- --nocapture
 
-test-lab: ## tests in machines with kernels of their own: NFS, 802.1Q, libvirt, LXC (tests/lab; not green yet, duration unknown)
+test-lab: ## tests in machines with kernels of their own: NFS, 802.1Q, KVM, LXC (tests/lab; a quarter of an hour, once four minutes more for images)
 	@deploy/setup-dev lab
 	cargo test --workspace --no-fail-fast --test lab -- --include-ignored --test-threads 1
 

@@ -1,4 +1,4 @@
-//! `arcus agent check`: what this machine lacks to be a KVM host.
+//! `arcus agent check`: what this machine lacks to be a host of VMs or of containers.
 
 use crate::agent_process::AgentArgs;
 use agent::kvm::preflight::{self, Check, Preflight, Verdict};
@@ -29,22 +29,22 @@ pub async fn run(args: CheckArgs) -> Result<bool> {
     let passes = preflight::passes(&checks);
     match args.json {
         true => println!("{}", as_json(&checks)),
-        false => print(&checks),
+        false => print(&checks, if containers { "an LXC" } else { "a KVM" }),
     }
     Ok(passes)
 }
 
-/// Prints one line a check, and one for what mends it.
-pub(crate) fn print(checks: &[Check]) {
+/// Prints one line a check, and one for what mends it; then whether the machine can be such a host ("a KVM").
+pub(crate) fn print(checks: &[Check], such: &str) {
     for check in checks {
         println!("{check}");
     }
     let count = |verdict| checks.iter().filter(|c| c.verdict == verdict).count();
     let (fails, warns) = (count(Verdict::Fail), count(Verdict::Warn));
     match (fails, warns) {
-        (0, 0) => println!("\nthis machine can be a KVM host"),
-        (0, _) => println!("\nthis machine can be a KVM host; {warns} warnings"),
-        _ => println!("\nthis machine can't be a KVM host yet: {fails} checks failed, {warns} warnings"),
+        (0, 0) => println!("\nthis machine can be {such} host"),
+        (0, _) => println!("\nthis machine can be {such} host; {warns} warnings"),
+        _ => println!("\nthis machine can't be {such} host yet: {fails} checks failed, {warns} warnings"),
     }
 }
 

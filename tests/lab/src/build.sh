@@ -35,6 +35,8 @@ if [ -e "$tree/lib/systemd/systemd" ]; then
   mkdir -p "$units/multi-user.target.wants"
   ln -sf /etc/systemd/system/lab.service "$units/multi-user.target.wants/lab.service"
   ln -sf /lib/systemd/system/multi-user.target "$units/default.target"
+  # What udev would load by what the processor can do.
+  echo kvm_amd >"$tree/etc/modules-load.d/kvm.conf"
   for unit in qemu-guest-agent.service systemd-networkd.service systemd-resolved.service systemd-timesyncd.service nfs-server.service \
     rpcbind.service rpcbind.socket haproxy.service getty@tty1.service serial-getty@ttyS0.service systemd-vconsole-setup.service \
     e2scrub_all.timer e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer logrotate.timer \

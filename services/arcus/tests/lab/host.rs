@@ -18,6 +18,7 @@ async fn attach(site: &Site, guest: &Guest, vm: &str, volume: &str) -> String {
     format!("/dev/{}", new().await.unwrap())
 }
 
+// covers: HOST-090, STO-003
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a lab: make test-lab"]
 async fn a_debian_host_runs_guests_on_nfs_and_vlans() {
@@ -51,7 +52,7 @@ async fn a_debian_host_runs_guests_on_nfs_and_vlans() {
             .await;
     }
     site.nfs.run(&format!("ip addr add 10.1.1.250/24 dev eth0.{vlan}")).await;
-    site.nfs.run(&format!("ping -c 3 -W 20 {ip}")).await;
+    site.nfs.until(&format!("ping -c 3 -W 20 {ip}"), PATIENCE).await;
     site.nfs
         .run(&format!("ip addr del 10.1.1.250/24 dev eth0.{vlan}; ip addr add 10.1.1.250/24 dev eth0.{other}"))
         .await;

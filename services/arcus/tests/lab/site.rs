@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use testkit::{container, guest, until_ok, wait_until};
 
-/// Everything here is emulated, guests even within what is emulated.
+/// Everything here is emulated.
 pub const PATIENCE: Duration = Duration::from_secs(900);
 /// Where the unit is, from this file.
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/systemd/arcus-agent.service");

@@ -1,4 +1,4 @@
-//! A machine as a host of VMs: emulated in what is emulated, so slow, but whole.
+//! A machine as a host of VMs, which its KVM runs on the emulated processor.
 
 use lab::{Image, Lab};
 use std::time::Duration;
@@ -13,7 +13,7 @@ async fn a_machine_runs_vms_of_libvirt() {
     let host = host.start().await;
     host.run("/lab/serve-libvirt").await;
     let domain = format!(
-        "<domain type='qemu'><name>vm</name><memory unit='MiB'>192</memory>
+        "<domain type='kvm'><name>vm</name><memory unit='MiB'>192</memory>
            <os><type arch='x86_64' machine='pc'>hvm</type>
              <kernel>/opt/vmlinuz</kernel><initrd>/opt/initramfs</initrd><cmdline>{}</cmdline></os>
            <features><acpi/></features>
