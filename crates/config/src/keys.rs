@@ -99,6 +99,16 @@ keys! {
     CLUSTER_CPU_DISABLE_THRESHOLD: f64 = "cluster.cpu.allocated.capacity.disablethreshold";
     /// Share of allocated memory above which a cluster takes no more VMs.
     CLUSTER_MEMORY_DISABLE_THRESHOLD: f64 = "cluster.memory.allocated.capacity.disablethreshold";
+    /// Whether clusters' disable thresholds are in force.
+    CLUSTER_THRESHOLD_ENABLED: bool = "cluster.threshold.enabled";
+    /// Seconds (in spite of its name) that a stopped VM still counts on the host where it ran.
+    CAPACITY_SKIPCOUNTING_HOURS: i64 = "capacity.skipcounting.hours";
+    /// What planners order clusters by: CPU or RAM.
+    HOST_CAPACITY_TYPE_TO_ORDER_CLUSTERS: String = "host.capacityType.to.order.clusters";
+    /// Hosts with one of these tags are given to VMs that don't ask for it only when there are no others.
+    IMPLICIT_HOST_TAGS: String = "implicit.host.tags";
+    /// How much the number of an account's VMs counts, 0 to 1, against what is allocated when its VMs are dispersed.
+    VM_USER_DISPERSION_WEIGHT: f64 = "vm.user.dispersion.weight";
     /// Share of allocated CPU above which people are told.
     CLUSTER_CPU_NOTIFICATION_THRESHOLD: f64 = "cluster.cpu.allocated.capacity.notificationthreshold";
     /// Share of allocated memory above which people are told.
@@ -237,7 +247,7 @@ keys! {
     SECSTORAGE_ALLOWED_INTERNAL_SITES: Option<String> = "secstorage.allowed.internal.sites";
     /// Hypervisor of system VMs, and of networks' routers.
     SYSTEM_VM_DEFAULT_HYPERVISOR: Option<String> = "system.vm.default.hypervisor";
-    /// How hosts are chosen among those that fit.
+    /// In which order the hosts of a cluster are tried.
     VM_ALLOCATION_ALGORITHM: String = "vm.allocation.algorithm";
     /// The planner of VMs whose offering names none.
     VM_DEPLOYMENT_PLANNER: String = "vm.deployment.planner";

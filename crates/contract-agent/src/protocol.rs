@@ -3,16 +3,17 @@
 //! A protocol's number rises when an order gets a new meaning: a new command, or a field that must not be passed over. A
 //! build speaks its own number and the one before it, so that hubs and agents can be replaced one after the other.
 
-use crate::Command;
 use crate::command::Body;
+use crate::{Command, PrepareMigration, StartVm};
 
 /// The newest protocol that this build speaks.
 ///
 /// 1: agents from before protocols were numbered. 2: `FenceVm`, `Inventory`, `ListDisks`, and `Execute.needs`.
 /// 3: `FetchImage`, `DeleteImage`, `StoreDisk`, disks from a template of an `ImageStore`, `OpenConsole`, and
 /// `InspectHost`. 4: live migration (`BeginMigration` to `ConfirmMigration`),
-/// `PlugNic` and `UnplugNic`, and `ReadImage`. 5: `RenewCertificate` and `ScaleVm`.
-pub const PROTOCOL: u32 = 5;
+/// `PlugNic` and `UnplugNic`, and `ReadImage`. 5: `RenewCertificate` and `ScaleVm`. 6: CD drives (`EnsureIso`, `ChangeCd`,
+/// `VmSpec.cd`).
+pub const PROTOCOL: u32 = 6;
 /// The oldest that it still speaks.
 pub const OLDEST_PROTOCOL: u32 = PROTOCOL - 1;
 
@@ -55,6 +56,11 @@ impl std::fmt::Display for Spoken {
 /// somebody deciding this; one whose fields decide it is matched with them.
 pub fn needs(command: &Command) -> u32 {
     match &command.body {
+        Some(Body::EnsureIso(_) | Body::ChangeCd(_)) => 6,
+        // Passed over, the drive would be empty.
+        Some(
+            Body::StartVm(StartVm { vm: Some(vm), .. }) | Body::PrepareMigration(PrepareMigration { vm: Some(vm), .. }),
+        ) if vm.cd.is_some() => 6,
         Some(Body::ScaleVm(_) | Body::RenewCertificate(_)) => 5,
         Some(
             Body::BeginMigration(_)
@@ -134,6 +140,8 @@ pub fn name(command: &Command) -> &'static str {
         Some(Body::UnplugNic(_)) => "UnplugNic",
         Some(Body::ReadImage(_)) => "ReadImage",
         Some(Body::ScaleVm(_)) => "ScaleVm",
+        Some(Body::EnsureIso(_)) => "EnsureIso",
+        Some(Body::ChangeCd(_)) => "ChangeCd",
         Some(Body::RenewCertificate(_)) => "RenewCertificate",
         None => "an order that it doesn't know",
     }
@@ -142,6 +150,15 @@ pub fn name(command: &Command) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_that_must_not_be_passed_over_decides() {
+        let start = |cd| {
+            let vm = crate::VmSpec { cd, ..crate::VmSpec::default() };
+            needs(&Command { body: Some(Body::StartVm(StartVm { vm: Some(vm), take_over: false })) })
+        };
+        assert_eq!((start(None), start(Some(crate::VmCd::default()))), (1, 6));
+    }
 
     #[test]
     fn neighbours_understand_each_other() {

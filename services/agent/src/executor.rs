@@ -188,6 +188,8 @@ impl Executor {
             Some(Body::PlugNic(order)) => driver.plug_nic(work, order).await,
             Some(Body::UnplugNic(order)) => driver.unplug_nic(work, order).await,
             Some(Body::ScaleVm(order)) => driver.scale_vm(work, order).await,
+            Some(Body::EnsureIso(order)) => driver.ensure_iso(work, order).await,
+            Some(Body::ChangeCd(order)) => driver.change_cd(work, order).await,
             Some(Body::FetchImage(order)) => driver.fetch_image(work, order).await,
             Some(Body::DeleteImage(order)) => driver.delete_image(work, order).await,
             Some(Body::StoreDisk(order)) => driver.store_disk(work, order).await,

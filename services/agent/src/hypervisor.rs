@@ -8,10 +8,11 @@ use aws_lc_rs::digest::{Context, SHA256};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ConfirmMigration, DeleteDisk, DeleteImage, DetachDisk,
-    EnsureDisk, EnsurePool, FenceVm, FetchImage, FinishMigration, HostUp, InspectHost, InspectLease, ListDisks, Mock,
-    Outcome, PerformMigration, PlugNic, PowerState, PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report,
-    ResizeDisk, ScaleVm, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, VmEvent, outcome,
+    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ChangeCd, ConfirmMigration, DeleteDisk, DeleteImage,
+    DetachDisk, EnsureDisk, EnsureIso, EnsurePool, FenceVm, FetchImage, FinishMigration, HostUp, InspectHost,
+    InspectLease, ListDisks, Mock, Outcome, PerformMigration, PlugNic, PowerState, PrepareMigration, ReadImage,
+    RebootVm, RemoveRouter, Report, ResizeDisk, ScaleVm, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, VmEvent,
+    outcome,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -181,6 +182,17 @@ pub trait Hypervisor: Send + Sync + 'static {
         Err(no_plugging())
     }
 
+    /// Makes sure that an ISO is on a pool.
+    async fn ensure_iso(&self, work: &Work, order: EnsureIso) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_drives())
+    }
+    /// Changes what lies in the CD drive of a running VM.
+    async fn change_cd(&self, work: &Work, order: ChangeCd) -> Result<Done, Failure> {
+        let _ = (work, order);
+        Err(no_drives())
+    }
+
     /// Gives a running VM other CPUs and memory.
     async fn scale_vm(&self, work: &Work, order: ScaleVm) -> Result<Done, Failure> {
         let _ = (work, order);
@@ -241,6 +253,11 @@ fn no_migration() -> Failure {
 /// The refusal of drivers that can't change the NICs of running VMs.
 fn no_plugging() -> Failure {
     ApiError::unsupported("this hypervisor's driver can't plug NICs into running virtual machines").into()
+}
+
+/// The refusal of drivers whose VMs have no CD drives.
+fn no_drives() -> Failure {
+    ApiError::unsupported("virtual machines of this hypervisor's driver have no CD drives").into()
 }
 
 /// What must be equal for the control plane to know what runs on a host. VMs and routers are to be given in the order of

@@ -4,7 +4,9 @@
 mod common;
 
 use common::*;
-use contract_agent::{ApplyRouter, Command, Dhcp, Lease, Mock, PowerState, RemoveHost, RouterSpec, command, outcome};
+use contract_agent::{
+    ApplyRouter, ChangeCd, Command, Dhcp, Lease, Mock, PowerState, RemoveHost, RouterSpec, VmCd, command, outcome,
+};
 use hub::HostEvent;
 use jobs::StepKey;
 use model::HostId;
@@ -110,6 +112,40 @@ async fn a_repeat_is_answered_as_the_first() {
     replica.execute(1, Some(&StepKey::new(7, "next", 3, false)), start("b", 1)).await.unwrap();
     let late = replica.execute(1, Some(&StepKey::new(7, "late", 2, false)), start("c", 1)).await.unwrap_err();
     assert!(late.is_transient() && late.code == 530, "{late}");
+    agent.end().await.unwrap();
+    replica.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_in_a_drive_outlives_the_agent() {
+    let db = testkit::TestDb::sqlite();
+    let (replica, agent, dir) = world(&db).await;
+    let change = |iso: &str, generation, lenient| {
+        let cd = (!iso.is_empty()).then(|| VmCd { iso_uuid: iso.into(), pool_uuid: "p".into() });
+        let order = ChangeCd { vm_uuid: "a".into(), generation, cd, lenient };
+        Command { body: Some(command::Body::ChangeCd(order)) }
+    };
+    let there = |agent: &Running| agent.simulator.vm("a").unwrap().spec.cd.map(|cd| cd.iso_uuid);
+    assert!(replica.execute(1, None, change("tools", 1, false)).await.is_err(), "it doesn't run yet");
+    replica.execute(1, None, change("tools", 1, true)).await.unwrap();
+    replica.execute(1, None, start("a", 1)).await.unwrap();
+    assert_eq!(there(&agent), None);
+    for _ in 0..2 {
+        replica.execute(1, Some(&key(9, "drive")), change("tools", 1, false)).await.unwrap();
+        assert_eq!(there(&agent).as_deref(), Some("tools"));
+    }
+    assert!(replica.execute(1, None, change("other", 2, false)).await.is_err(), "another run of it");
+    replica.execute(1, None, change("other", 2, true)).await.unwrap();
+    let mock = Mock { id: 1, command: "AttachIsoCommand".into(), fault: true, ..Mock::default() };
+    replica.set_mocks(vec![mock]).await;
+    assert!(replica.execute(1, None, change("other", 1, false)).await.is_err(), "the simulator was told so");
+    replica.set_mocks(Vec::new()).await;
+    agent.end().await.unwrap();
+    let agent = Running::start(dir.path(), &replica.net);
+    replica.await_connected(2).await;
+    assert_eq!(there(&agent).as_deref(), Some("tools"));
+    replica.execute(1, None, change("", 1, false)).await.unwrap();
+    assert_eq!(there(&agent), None);
     agent.end().await.unwrap();
     replica.end().await;
 }

@@ -10,8 +10,8 @@ use contract::ApiError;
 use contract_agent::hub_server::{Hub as HubCalls, HubServer};
 use contract_agent::protocol::{PROTOCOL, Spoken};
 use contract_agent::{
-    AgentKind, AgentMessage, Answer, EnrolRequest, EnrolResponse, Execute, Hello, HostUp, HubMessage, Inventory,
-    RenewCertificate, RenewRequest, TunnelData, Welcome, agent_message, command, hub_message,
+    AgentKind, AgentMessage, Answer, ChangeCd, EnrolRequest, EnrolResponse, Execute, Hello, HostUp, HubMessage,
+    Inventory, RenewRequest, TunnelData, Welcome, agent_message, command, hub_message,
 };
 use hub::{HostEvent, HubOptions};
 use model::HostId;
@@ -31,8 +31,8 @@ fn aged(dir: &Path, net: &Arc<LocalNet>, version: &str, newest: u32, oldest: u32
 }
 
 /// An order of the newest protocol.
-fn renew() -> contract_agent::Command {
-    contract_agent::Command { body: Some(command::Body::RenewCertificate(RenewCertificate { reconnect: false })) }
+fn newest() -> contract_agent::Command {
+    contract_agent::Command { body: Some(command::Body::ChangeCd(ChangeCd::default())) }
 }
 
 fn inventory() -> contract_agent::Command {
@@ -57,9 +57,9 @@ async fn an_agent_of_the_protocol_before_works_but_for_what_is_new() {
     assert_eq!(hear(&mut events, version).await, "0.0.9");
     replica.execute(1, Some(&key(1, "start")), start("a", 1)).await.unwrap();
     // What is new isn't even sent, and the reason is told.
-    let refused = replica.execute(1, None, renew()).await.unwrap_err();
+    let refused = replica.execute(1, None, newest()).await.unwrap_err();
     assert_eq!((refused.code, refused.is_transient()), (431, false), "{refused}");
-    for word in ["RenewCertificate", &format!("needs protocol {PROTOCOL}"), "\"0.0.9\"", "Upgrade the agent"] {
+    for word in ["ChangeCd", &format!("needs protocol {PROTOCOL}"), "\"0.0.9\"", "Upgrade the agent"] {
         assert!(refused.full_text().contains(word), "{word}: {refused}");
     }
     // The upgraded one shows its version and does it; what ran goes on.
@@ -67,8 +67,8 @@ async fn an_agent_of_the_protocol_before_works_but_for_what_is_new() {
     let agent = Running::start(dir.path(), &replica.net);
     replica.await_connected(1).await;
     assert_eq!(hear(&mut events, version).await, env!("CARGO_PKG_VERSION"));
-    let understood = replica.execute(1, None, renew()).await.unwrap_err();
-    assert!(understood.full_text().contains("has no certificate"), "{understood}");
+    let understood = replica.execute(1, None, newest()).await.unwrap_err();
+    assert!(understood.full_text().contains("doesn't run on this host"), "{understood}");
     let vm = agent.simulator.vm("a").unwrap();
     assert_eq!((vm.boots, vm.spec.generation), (1, 1));
     agent.end().await.unwrap();

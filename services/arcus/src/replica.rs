@@ -302,13 +302,16 @@ async fn start_service(
         }
         Service::Identity => {
             let admin_password = admin_password(common.admin_password_file.as_deref())?;
-            let options = IdentityOptions { admin_password, ensure_admin_keys: false };
+            let options = IdentityOptions { admin_password, ensure_admin_keys: false, patience: identity::PATIENCE };
             identity::start(node, options).await.context("identity")?
         }
         Service::Orchestrator => {
             let dial = Some(hub::tls_dial(pki, credentials.clone()));
             let agents = bind(table.agents.context("[orchestrator] agents isn't set")?, "agents").await?;
             let options = HubOptions { dial, ..HubOptions::default() };
+            if let Some(region) = table.region {
+                orchestrator::install::own_region(&node, region).await.context("[orchestrator] region")?;
+            }
             let (routes, hub) = orchestrator::start_with(node.clone(), pki.clone(), options).await?;
             let tls = ServerTls::new(pki.clone(), credentials.clone(), ClientAuth::Optional);
             ready.unless(hub.island());

@@ -93,6 +93,8 @@ pub struct Table {
     pub grpc: Option<SocketAddr>,
     /// Only the orchestrator: the port that agents dial.
     pub agents: Option<SocketAddr>,
+    /// Only the orchestrator: the number of this installation's region, from 1. Set on the first start, it can't be changed; none: 1.
+    pub region: Option<i64>,
     /// `/metrics`, `/healthz`, `/readyz`.
     pub metrics: Option<SocketAddr>,
     /// `host:port` that the other services dial; none: the address listened on.
@@ -193,6 +195,9 @@ pub struct ServiceArgs {
     /// The orchestrator's port for agents.
     #[arg(long, env = "ARCUS_AGENTS_LISTEN")]
     agents_listen: Option<SocketAddr>,
+    /// The orchestrator's: the number of this installation's region, on a first start.
+    #[arg(short, long, env = "ARCUS_REGION")]
+    region: Option<i64>,
     /// Metrics and health.
     #[arg(long, env = "ARCUS_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
@@ -256,6 +261,7 @@ impl ServiceArgs {
         replace(&mut table.listen, &self.listen);
         replace(&mut table.grpc, &self.grpc_listen);
         replace(&mut table.agents, &self.agents_listen);
+        replace(&mut table.region, &self.region);
         replace(&mut table.metrics, &self.metrics_listen);
         replace(&mut table.advertise, &self.advertise);
         replace(&mut common.admin_password_file, &self.admin_password_file);
@@ -328,6 +334,18 @@ mod tests {
         let path = dir.path().join("arcus.toml");
         std::fs::write(&path, text).unwrap();
         (dir, path)
+    }
+
+    #[test]
+    fn a_region_is_named_by_its_number() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: ServiceArgs,
+        }
+        let line = <Line as clap::Parser>::parse_from(["arcus", "-r", "5"]);
+        assert_eq!(line.args.settings("orchestrator").unwrap().1.region, Some(5));
+        assert_eq!(ServiceArgs::default().settings("orchestrator").unwrap().1.region, None);
     }
 
     #[test]

@@ -148,7 +148,11 @@ async fn start_services(
     options: &StackOptions,
     agents: TcpListener,
 ) -> Result<(String, Secret<String>)> {
-    let identity_options = IdentityOptions { admin_password: options.admin_password.clone(), ensure_admin_keys: true };
+    let identity_options = IdentityOptions {
+        admin_password: options.admin_password.clone(),
+        ensure_admin_keys: true,
+        patience: identity::PATIENCE,
+    };
     let identity_node = replica(node, "identity");
     serve(node, net, "identity", identity::start(identity_node, identity_options).await.context("identity")?);
     let (key, secret) = identity::admin_keys(node).await.context("the administrator's keys")?;

@@ -28,7 +28,11 @@ async fn start(test_db: testkit::TestDb) -> World {
     {
         node.db.migrate(migrations).await.unwrap();
     }
-    let options = IdentityOptions { admin_password: Secret::new("password".into()), ensure_admin_keys: true };
+    let options = IdentityOptions {
+        admin_password: Secret::new("password".into()),
+        ensure_admin_keys: true,
+        patience: identity::PATIENCE,
+    };
     let routes = identity::start(node.clone(), options).await.unwrap();
     let incoming = net.listen("identity");
     tokio::spawn(async move { Server::builder().add_routes(routes).serve_with_incoming(incoming).await });

@@ -70,6 +70,18 @@ impl Identity {
         self.is_no_more_powerful(caller, role.as_ref(), &user.account_name).await
     }
 
+    /// Whether the caller may make and read a user's keys: as for changing it, and members of one account act for each other
+    /// anyway.
+    ///
+    /// # Errors
+    /// 531 when not.
+    pub async fn may_use_keys(&self, caller: &Caller, user: &UserRow, verb: &str) -> Result<(), ApiError> {
+        if caller.account_id == user.account_id && user.account_id != accounts::SYSTEM {
+            return Ok(());
+        }
+        self.may_change_user(caller, user, verb).await
+    }
+
     async fn is_no_more_powerful(&self, caller: &Caller, role: Option<&RoleRow>, name: &str) -> Result<(), ApiError> {
         let Some(role) = role else {
             return Err(ApiError::internal(format!("account {name} has no role")));

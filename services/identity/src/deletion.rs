@@ -1,9 +1,11 @@
 //! Jobs that remove accounts and domains.
 //!
-//! First nobody may add anything any more (the account is disabled, the domain inactive: committed and told), then it is
-//! looked at what is left, then everything of identity's goes in one commit. A job that finds something left opens up again.
+//! First nobody may add anything any more (the account is disabled, the domain inactive: committed and told), then what is
+//! owned is given up ([`crate::clearing`]), then everything of identity's goes in one commit. A job that finds something left
+//! opens up again; what has gone by then is gone.
 
 use crate::Identity;
+use crate::clearing::{clear, holdings_left};
 use crate::notify::{self, Changed};
 use crate::store::accounts::AccountRow;
 use crate::store::limits::{self, Of};
@@ -24,7 +26,7 @@ pub(crate) enum Undo {
     Domain,
 }
 
-/// Removes an account with its users and keys.
+/// Removes an account with its users and keys, and all that it owns.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DeleteAccount {
     /// The account.
@@ -50,7 +52,9 @@ impl Job for DeleteAccount {
         })
         .await?;
         let account = world.account_row(self.account).await?;
-        nothing_left(&world, &[account.id], &format!("account {}", account.name)).await?;
+        let whose = format!("account {}", account.name);
+        ctx.idle(clear(&world, &[account.id], &whose)).await?;
+        nothing_left(&world, &[account.id], &whose).await?;
         jobs::finish!(ctx, |tx| {
             remove_account(&world, tx, &account).await?;
             Ok(success())
@@ -108,7 +112,9 @@ impl Job for DeleteDomain {
             )));
         }
         let ids: Vec<i64> = inside.iter().map(|a| a.id).collect();
-        nothing_left(&world, &ids, &format!("domain {}", domain.name)).await?;
+        let whose = format!("domain {}", domain.name);
+        ctx.idle(clear(&world, &ids, &whose)).await?;
+        nothing_left(&world, &ids, &whose).await?;
         jobs::finish!(ctx, |tx| {
             for account in accounts::subtree(&mut Source::Tx(tx), &domain.path).await? {
                 remove_account(&world, tx, &account).await?;
@@ -150,11 +156,7 @@ async fn told(world: &Identity, tx: &mut Tx, path: &str) -> Result<(), ApiError>
 
 async fn nothing_left(world: &Identity, accounts: &[i64], whose: &str) -> Result<(), ApiError> {
     let left = holdings::of_accounts(&world.node.db, &world.tables, accounts).await?;
-    if left.is_empty() {
-        return Ok(());
-    }
-    let left: Vec<String> = left.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    Err(ApiError::failed(format!("Can't delete {whose}: it still owns {}. Remove them first", left.join(", "))))
+    if left.is_empty() { Ok(()) } else { Err(holdings_left(&left, whose, None)) }
 }
 
 async fn remove_account(world: &Identity, tx: &mut Tx, account: &AccountRow) -> Result<(), ApiError> {

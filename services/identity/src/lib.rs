@@ -2,15 +2,17 @@
 //!
 //! * [`api`]: handlers, one file a proto service.
 //! * `domain`, `account`, `user`, `role`, `limits`, `login`: the logic, without SQL and gRPC.
-//! * `deletion`, `disabling`: its jobs.
+//! * `deletion`, `disabling`: its jobs; `clearing`: what an account owns goes first.
 //! * `store`: the SQL.
 //!
-//! What it doesn't know: sessions and request signatures (the gateway), and what the things are that accounts own.
+//! What it doesn't know: sessions and request signatures (the gateway), and how the things that accounts own are made or ended:
+//! it asks their services to.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod access;
 mod account;
 mod api;
+mod clearing;
 mod deletion;
 mod disabling;
 mod domain;
@@ -43,6 +45,7 @@ use limits::Limits;
 use node::Node;
 use password::Passwords;
 use std::sync::Arc;
+use std::time::Duration;
 use store::holdings::Tables;
 
 /// The tables that this service writes.
@@ -51,6 +54,9 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { owner: "identity", file: "0002_limits.sql", sql: include_str!("../migrations/0002_limits.sql") },
 ];
 
+/// How patient a deletion is unless it is told otherwise: hosts that are away come back, or are known to be dead.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
 /// What a replica is started with.
 #[derive(Clone)]
 pub struct IdentityOptions {
@@ -58,6 +64,8 @@ pub struct IdentityOptions {
     pub admin_password: Secret<String>,
     /// Whether the user admin gets API keys when it has none ([`admin_keys`]).
     pub ensure_admin_keys: bool,
+    /// How long the deletion of an account waits while nothing of what it owns goes.
+    pub patience: Duration,
 }
 
 /// Handles of the service. Cheap to clone.
@@ -68,6 +76,7 @@ pub(crate) struct Identity {
     pub passwords: Passwords,
     pub limits: Limits,
     pub tables: Tables,
+    pub patience: Duration,
 }
 
 /// Makes what a fresh installation has, starts jobs and duties on `node`, and gives the service's gRPC routes.
@@ -92,7 +101,7 @@ async fn assemble(node: Node, options: &IdentityOptions, builder: Builder) -> Re
     install::install(&node, &passwords, options).await?;
     let tables = Tables::look(&node.db).await?;
     let limits = Limits::new(node.clone(), tables.clone());
-    let identity = Identity { node, jobs: builder.handle(), passwords, limits, tables };
+    let identity = Identity { node, jobs: builder.handle(), passwords, limits, tables, patience: options.patience };
     let world = Arc::new(identity.clone());
     let builder = builder
         .register::<deletion::DeleteAccount>(world.clone())

@@ -22,7 +22,11 @@ struct World {
 struct Of<J>(J);
 
 fn options() -> IdentityOptions {
-    IdentityOptions { admin_password: Secret::new("password".into()), ensure_admin_keys: false }
+    IdentityOptions {
+        admin_password: Secret::new("password".into()),
+        ensure_admin_keys: false,
+        patience: crate::PATIENCE,
+    }
 }
 
 impl World {

@@ -17,7 +17,7 @@ impl Identity {
     /// Makes a role without rules.
     ///
     /// # Errors
-    /// 431 for a type that isn't one.
+    /// 431 for a type that isn't one, and for a name that another role has.
     pub async fn create_role(&self, caller: &Caller, request: &CreateRoleRequest) -> Result<Role, ApiError> {
         root_only(caller)?;
         let kind = kind(request.r#type())?;
@@ -33,6 +33,7 @@ impl Identity {
         // A role without rules gives what its kind may do anyway.
         self.may_give(caller, &role).await?;
         jobs::mutate!(self.node.db, *caller, "create-role", |tx| {
+            free_name(tx, &role).await?;
             roles::insert(tx, &role).await?;
             note(tx, caller, &CREATE_ROLE, "creating Role", &role).await?;
             Ok(shown(&role))
@@ -43,7 +44,7 @@ impl Identity {
     /// Changes a role's name, description, or, while nobody has it, its type.
     ///
     /// # Errors
-    /// 431 for a type that isn't one or can't be changed.
+    /// 431 for a type that isn't one or can't be changed, and for a name that another role has.
     pub async fn update_role(&self, caller: &Caller, id: i64, request: &UpdateRoleRequest) -> Result<Role, ApiError> {
         root_only(caller)?;
         let new_kind = request.r#type.as_deref().filter(|t| !t.is_empty()).map(kind).transpose()?;
@@ -62,6 +63,7 @@ impl Identity {
             }
             if let Some(name) = request.name.as_deref().filter(|n| !n.is_empty()) {
                 name.clone_into(&mut role.name);
+                free_name(tx, &role).await?;
             }
             role.description = request.description.clone().or(role.description);
             roles::update(tx, &role).await?;
@@ -115,7 +117,7 @@ impl Identity {
     /// Adds a rule after the others.
     ///
     /// # Errors
-    /// 431 for a rule or a permission that isn't one.
+    /// 431 for a rule or a permission that isn't one, and for a rule that the role has already.
     pub async fn create_rule(
         &self,
         caller: &Caller,
@@ -133,7 +135,11 @@ impl Identity {
         jobs::mutate!(self.node.db, *caller, "create-role-permission", |tx| {
             // The role first: rules that come at the same time follow one another.
             let role = self.role_again(tx, role).await?;
-            let order = roles::rules(&mut *tx, Some(role.id)).await?.last().map_or(0, |last| last.order + 1);
+            let others = roles::rules(&mut *tx, Some(role.id)).await?;
+            if others.iter().any(|other| other.rule.eq_ignore_ascii_case(pattern)) {
+                return Err(ApiError::param(format!("The role {} has a rule for {pattern} already", role.name)));
+            }
+            let order = others.last().map_or(0, |last| last.order + 1);
             let rule = RuleRow {
                 id,
                 uuid: model::new_uuid(),
@@ -255,6 +261,14 @@ fn permission(text: &str) -> Result<&'static str, ApiError> {
         .into_iter()
         .find(|p| p.eq_ignore_ascii_case(text))
         .ok_or_else(|| ApiError::param(format!("Invalid permission: {text}. Give allow or deny")))
+}
+
+/// No other role may have the role's name.
+async fn free_name(tx: &mut Tx, role: &RoleRow) -> Result<(), ApiError> {
+    match roles::is_taken(tx, &role.name, role.id).await? {
+        true => Err(ApiError::param(format!("There is a role named {} already", role.name))),
+        false => Ok(()),
+    }
 }
 
 fn success() -> Success {

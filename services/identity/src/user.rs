@@ -6,9 +6,10 @@ use crate::store::users::{self, Change, NewUser, UserRow};
 use crate::store::{accounts, domains};
 use crate::{Identity, event, keys, text, view};
 use ::store::{Error, Tx};
+use contract::api::Success;
 use contract::{ApiError, Caller, CommandInfo};
 use contract_identity::{
-    CREATE_USER, CreateUserRequest, DELETE_USER, ENABLE_USER, LOCK_USER, REGISTER_USER_KEYS, UPDATE_USER,
+    CREATE_USER, CreateUserRequest, DELETE_USER, ENABLE_USER, LOCK_USER, MOVE_USER, REGISTER_USER_KEYS, UPDATE_USER,
     UpdateUserRequest, User, UserKeys,
 };
 
@@ -135,6 +136,55 @@ impl Identity {
         Ok(view::user(&now, None))
     }
 
+    /// Gives a user to another account of its domain, by number or name; it keeps its id, password and keys (REL-025).
+    ///
+    /// # Errors
+    /// 431 for a built-in user and an account that isn't there or is in another domain, 531 for one out of reach.
+    pub async fn move_user(
+        &self,
+        caller: &Caller,
+        id: i64,
+        account: Option<i64>,
+        name: Option<&str>,
+    ) -> Result<Success, ApiError> {
+        let user = self.user_row(id).await?;
+        self.may_change_user(caller, &user, "move").await?;
+        if user.is_default {
+            return Err(ApiError::param("The user is default and can't be moved"));
+        }
+        let db = &self.node.db;
+        let target = match (account, name.filter(|name| !name.is_empty())) {
+            (Some(id), _) => accounts::find(db, id).await?.filter(|a| !a.removed),
+            (None, Some(name)) => accounts::by_name(db, user.domain_id, name).await?,
+            (None, None) => return Err(ApiError::param("Give the account that gets the user: account or accountid")),
+        };
+        let target = target.ok_or_else(|| ApiError::param("Unable to find the account that is to get the user"))?;
+        self.may_change_account(caller, &target, "moving a user").await?;
+        if target.domain_id != user.domain_id {
+            let text = "Users can be moved only between accounts of one domain";
+            return Err(ApiError::param(text));
+        }
+        jobs::mutate!(*db, *caller, "move-user", |tx| {
+            // Both accounts: neither is deleted meanwhile.
+            let both = [user.account_id.min(target.id), user.account_id.max(target.id)];
+            for account in both {
+                if !accounts::touch(tx, account).await? {
+                    return Err(ApiError::param("The account has been removed"));
+                }
+            }
+            if target.id != user.account_id {
+                if !users::move_to(tx, id, target.id).await? {
+                    return Err(ApiError::param(format!("Unable to find active user by id {id}")));
+                }
+                notify::after(tx, &self.node.coord, Changed::User(id));
+            }
+            let done = format!("Successfully completed moving User. User Id: {} to account {}", user.uuid, target.name);
+            event::completed(tx, caller, &MOVE_USER.event, done, &target.owner(), ("User", &user.uuid)).await?;
+            Ok(Success { success: true, display_text: None })
+        })
+        .await
+    }
+
     /// Removes a user; its keys stop working.
     ///
     /// # Errors
@@ -213,7 +263,7 @@ impl Identity {
     /// 531 for a user out of reach.
     pub async fn register_keys(&self, caller: &Caller, id: i64) -> Result<UserKeys, ApiError> {
         let user = self.user_row(id).await?;
-        self.may_change_user(caller, &user, "registering keys").await?;
+        self.may_use_keys(caller, &user, "registering keys").await?;
         let (api, secret) = (keys::fresh()?, keys::fresh()?);
         let sealed = keys::seal(&self.node.vault, id, &secret);
         let made: UserKeys = jobs::mutate!(self.node.db, *caller, "register-user-keys", |tx| {
@@ -235,7 +285,7 @@ impl Identity {
     /// 531 for a user out of reach.
     pub async fn user_keys(&self, caller: &Caller, id: i64) -> Result<UserKeys, ApiError> {
         let user = self.user_row(id).await?;
-        self.may_change_user(caller, &user, "reading keys").await?;
+        self.may_use_keys(caller, &user, "reading keys").await?;
         self.keys_of(&user)
     }
 

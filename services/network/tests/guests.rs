@@ -77,7 +77,7 @@ testkit::databases! {
 
         // What its owner changes, in one command that brings this guest alone.
         lab.write(Sql::new("UPDATE vms SET user_data = 'aGk=', public_key = 'ssh-rsa AAAA' WHERE id = 1")).await;
-        let tell = net::TellRequest { vm_id: 1, host_name: Some("web1".into()), wait: true };
+        let tell = net::TellRequest { vm_id: 1, host_name: Some("web1".into()), wait: true, vm_uuid: None };
         lab.attachments().tell(rpc::cx::request(&lab.admin, tell)).await.unwrap();
         let guest = lab.router_at("10.2.0.1").guests[&ip].clone();
         assert_eq!(guest.user_data.as_deref(), Some(&b"hi"[..]));
@@ -147,6 +147,71 @@ testkit::databases! {
         assert!(refused.code == 431 && refused.full_text().contains("static NAT"), "{refused}");
         lab.write(Sql::new("UPDATE ip_addresses SET vm_id = NULL, vm_ip = NULL, is_static_nat = 0 WHERE network_id = ?").bind(one)).await;
         lab.vm(vm.then(What::Expunge)).await.unwrap();
+        lab.audit().await;
+    }
+    async fn a_machine_that_another_account_gets_changes_its_networks(db: testkit::TestDb) {
+        let lab = Lab::new(db.url()).await;
+        lab.zone("100-1500", "192.168.0.100").await;
+        let (one, _) = lab.isolated("10.2.0.1", "255.255.255.0").await;
+        let (two, _) = lab.isolated("10.3.0.1", "255.255.255.0").await;
+        let others = support::caller(5, contract::api::RoleType::User, 2, "/1/2/");
+        let theirs = net::CreateNetworkRequest {
+            name: Some("theirs".into()),
+            display_text: Some("theirs".into()),
+            zone_id: Some("zone-1".into()),
+            network_offering_id: Some(lab.offering("DefaultIsolatedNetworkOfferingWithSourceNatService").await),
+            gateway: Some("10.5.0.1".into()),
+            netmask: Some("255.255.255.0".into()),
+            ..Default::default()
+        };
+        let theirs = lab.create_as(&others, theirs).await.unwrap().id.unwrap();
+        let theirs = lab.network_number(&theirs).await;
+        let vm = VmJob::deploy(1, one, Some(1));
+        let first = lab.vm(vm.clone()).await.unwrap().nics.remove(0);
+        lab.vm(vm.then(What::Add(two))).await.unwrap();
+        lab.vm(vm.then(What::Stop)).await.unwrap();
+        let there = || async {
+            let sql = "SELECT network_id, account_id, device_id, is_default FROM nics WHERE vm_id = 1 AND removed IS NULL ORDER BY device_id";
+            let rows = lab.db.all(Sql::new(sql)).await.unwrap();
+            rows.iter().map(|r| (r.at::<i64>(0).unwrap(), r.at::<i64>(1).unwrap(), r.at::<i64>(2).unwrap(), r.at::<bool>(3).unwrap())).collect::<Vec<_>>()
+        };
+        let before = there().await;
+        assert_eq!(before, [(one, 2, 0, true), (two, 2, 1, false)]);
+        let to = |what, network| VmJob {
+            networks: vec![network],
+            host: None,
+            account: (5, 2, "/1/2/".into()),
+            ..vm.then(what)
+        };
+
+        // Into a network of its former owner it doesn't go, nor while something is made for it; and nothing has changed then.
+        assert_eq!(lab.vm(to(What::Exchange, one)).await.unwrap_err().code, 531);
+        lab.write(Sql::new(
+            "UPDATE ip_addresses SET vm_id = 1, vm_ip = 'x', is_static_nat = 1 WHERE network_id = ? AND is_source_nat = 1",
+        ).bind(one)).await;
+        let refused = lab.vm(to(What::Exchange, theirs)).await.unwrap_err();
+        assert!(refused.code == 431 && refused.full_text().contains("before assigning"), "{refused}");
+        assert_eq!(there().await, before);
+        lab.write(Sql::new("UPDATE ip_addresses SET vm_id = NULL, vm_ip = NULL, is_static_nat = 0 WHERE network_id = ?").bind(one)).await;
+
+        let made = lab.vm(to(What::Exchange, theirs)).await.unwrap().nics;
+        assert_eq!((made.len(), made[0].default_nic, made[0].device_id), (1, true, 0));
+        assert!(made[0].ip4.starts_with("10.5.0.") && made[0].mac != first.mac, "{made:?}");
+        assert_eq!(there().await, [(theirs, 5, 0, true)]);
+        let gone = async || lab.router_at("10.2.0.1").leases.is_empty() && lab.router_at("10.3.0.1").leases.is_empty();
+        testkit::wait_until(gone, PATIENCE).await;
+        let kinds = "SELECT COUNT(*) FROM outbox WHERE kind = 'NETWORK.OFFERING.REMOVE'";
+        assert_eq!(lab.number(kinds).await, 2);
+        // Its former address is free again.
+        let wish = VmJob { ip: Some(first.ip4.clone()), ..VmJob::deploy(2, one, None) };
+        assert_eq!(lab.vm(wish).await.unwrap().nics[0].ip4, first.ip4);
+
+        // What happened stays, whatever fails afterwards; and it starts where it is now.
+        let back = VmJob { networks: vec![one], host: None, ..vm.then(What::ExchangeAndFail) };
+        assert_eq!(lab.vm(back).await.unwrap_err().code, 530);
+        assert_eq!(there().await, [(one, 2, 0, true)]);
+        let again = lab.vm(vm.then(What::Start)).await.unwrap().nics.remove(0);
+        testkit::wait_until(async || lab.router_at("10.2.0.1").leases.contains_key(&again.mac), PATIENCE).await;
         lab.audit().await;
     }
 }

@@ -1,14 +1,17 @@
 //! Settings as the API shows and changes them, and what an installation can do.
 
 use crate::fact;
+use crate::placement::Planner;
 use crate::store::clusters;
 use crate::store::hosts;
 use crate::store::zones;
 use crate::world::World;
-use config::{Kind, Scope, Setting, keys};
+use config::keys::{self, Key};
+use config::{Kind, Scope, Setting};
 use contract::{ApiError, Page};
 use contract_infra::{
-    Capabilities, Configuration, ListCapabilitiesRequest, ListConfigurationsRequest, ListConfigurationsResponse,
+    Capabilities, Configuration, DeploymentPlanner, ListCapabilitiesRequest, ListConfigurationsRequest,
+    ListConfigurationsResponse, ListDeploymentPlannersRequest, ListDeploymentPlannersResponse,
     UpdateConfigurationRequest,
 };
 use events::Alert;
@@ -66,7 +69,23 @@ pub fn list(world: &World, cx: &Cx, r: &ListConfigurationsRequest) -> Result<Lis
     Ok(ListConfigurationsResponse { count: Some(count), configuration })
 }
 
-fn cut(found: Vec<&Setting>, page: Page) -> Vec<&Setting> {
+/// Lists the planners that offerings, deployments and the setting `vm.deployment.planner` may name (VM-028).
+///
+/// # Errors
+/// 431 when `page` and `pagesize` don't fit together.
+pub fn planners(world: &World, r: &ListDeploymentPlannersRequest) -> Result<ListDeploymentPlannersResponse, ApiError> {
+    let page = world.page(r.page, r.page_size)?;
+    let keyword = r.keyword().to_lowercase();
+    let names = Planner::ALL.map(Planner::name).into_iter();
+    let found: Vec<&str> = names.filter(|name| name.to_lowercase().contains(&keyword)).collect();
+    let shown = |name: &str| DeploymentPlanner { name: Some(name.to_owned()), ..DeploymentPlanner::default() };
+    Ok(ListDeploymentPlannersResponse {
+        count: i64::try_from(found.len()).ok(),
+        deployment_planner: cut(found, page).into_iter().map(shown).collect(),
+    })
+}
+
+fn cut<T>(found: Vec<T>, page: Page) -> Vec<T> {
     let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
     let take = page.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
     found.into_iter().skip(skip).take(take).collect()
@@ -95,8 +114,10 @@ pub async fn update(world: &World, cx: &Cx, r: UpdateConfigurationRequest) -> Re
         let what = format!("updating configuration. Name: {} New Value: {told}", setting.name);
         fact::completed(tx, &cx.caller, "CONFIGURATION.VALUE.EDIT", &what, ("Configuration", setting.name)).await?;
         let mut answer = message(setting, shown, scope);
-        if let Some(warning) = unused {
+        if let Some(warning) = &unused {
             events::record(tx, &[Alert::host_setting(setting.name).warn(warning.clone())]).await?;
+        }
+        if let Some(warning) = unused.or_else(|| late_notice(setting, &value, |key| settings.get_in(key, scope))) {
             answer.description = Some(format!("{} Warning: {warning}", setting.description()).trim().to_owned());
         }
         Ok(answer)
@@ -115,6 +136,26 @@ async fn tag_without_hosts(tx: &mut ::store::Tx, setting: &Setting, value: &str)
         return Ok(None);
     }
     Ok(Some(format!("no host carries the tag {tag}: until one does, VMs aren't started again when their host fails")))
+}
+
+/// What is wrong with a cluster's threshold of notification that isn't below the one beyond which it takes no VMs (INST-202, INST-203):
+/// nobody would be told before VMs are refused. `current` gives what the other one is.
+fn late_notice(setting: &Setting, value: &str, current: impl Fn(Key<f64>) -> f64) -> Option<String> {
+    let value: f64 = value.trim().parse().ok()?;
+    let pairs = [
+        (keys::CLUSTER_CPU_NOTIFICATION_THRESHOLD, keys::CLUSTER_CPU_DISABLE_THRESHOLD),
+        (keys::CLUSTER_MEMORY_NOTIFICATION_THRESHOLD, keys::CLUSTER_MEMORY_DISABLE_THRESHOLD),
+    ];
+    let (notice, disable) = pairs.into_iter().find_map(|(notice, disable)| match setting.name {
+        name if name == notice.name => Some((value, current(disable))),
+        name if name == disable.name => Some((current(notice), value)),
+        _ => None,
+    })?;
+    (notice >= disable).then(|| {
+        format!(
+            "people are told at {notice} only, and beyond {disable} the cluster takes no VMs: the first should be lower"
+        )
+    })
 }
 
 /// The factor by which a cluster's hosts are sold, when that is what changes.
@@ -205,6 +246,16 @@ mod tests {
         assert_eq!(after(setting("alert.email.sender"), Scope::Global, "null", none), None);
         let global = || Some("7".to_owned());
         assert_eq!(after(setting("cpu.overprovisioning.factor"), Scope::Cluster(1), "", global).as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn notice_comes_before_refusal() {
+        let warned = |name, value, other| late_notice(setting(name), value, |_| other).is_some();
+        assert!(warned("cluster.cpu.allocated.capacity.disablethreshold", "0.7", 0.75));
+        assert!(!warned("cluster.cpu.allocated.capacity.disablethreshold", "0.9", 0.75));
+        assert!(warned("cluster.memory.allocated.capacity.notificationthreshold", "0.85", 0.85));
+        assert!(!warned("cluster.memory.allocated.capacity.notificationthreshold", "", 0.85));
+        assert!(!warned("expunge.delay", "9", 0.5));
     }
 
     #[test]

@@ -52,12 +52,8 @@ pub async fn run(node: &Node) -> Result<(), ApiError> {
             tracing::debug!(%error, "the installation's identifier wasn't written");
         }
     }
-    if !regions::seeded(db).await? {
-        let written = ::store::tx!(db, "own-region", |tx| regions::insert(tx, &own_region()).await).await;
-        match written {
-            Ok(_) | Err(Error::Unique { .. }) => {} // another replica was faster
-            Err(e) => return Err(e.into()),
-        }
+    if regions::own(db).await?.is_none() {
+        own_region(node, FIRST_REGION).await?;
     }
     if !offerings::seeded(db).await? {
         let catalogue: Catalogue = serde_json::from_str(include_str!("../data/catalogue.json"))
@@ -86,9 +82,30 @@ pub async fn run(node: &Node) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The region of a fresh installation (INST-068).
-fn own_region() -> RegionRow {
-    RegionRow { id: 1, name: "Local".into(), endpoint: "http://localhost:8080/client/".into(), own: true }
+/// The region of an installation that isn't told which one it is.
+const FIRST_REGION: i64 = 1;
+
+/// Makes a fresh installation the region with this number (INST-043, INST-068). One that is it already stays so.
+///
+/// # Errors
+/// 431 when the number can't be one, or the installation is another region: that can't be changed.
+pub async fn own_region(node: &Node, id: i64) -> Result<(), ApiError> {
+    let db = &node.db;
+    if id < 1 {
+        return Err(ApiError::param(format!("{id} isn't the number of a region: they begin at 1")));
+    }
+    if regions::own(db).await?.is_none() {
+        let row = RegionRow { id, name: "Local".into(), endpoint: "http://localhost:8080/client/".into(), own: true };
+        match ::store::tx!(db, "own-region", |tx| regions::insert(tx, &row).await).await {
+            Ok(_) | Err(Error::Unique { .. }) => {} // another replica was faster
+            Err(e) => return Err(e.into()),
+        }
+    }
+    match regions::own(db).await? {
+        Some(own) if own == id => Ok(()),
+        Some(own) => Err(ApiError::param(format!("this installation is region {own}: it can't become region {id}"))),
+        None => Err(ApiError::internal("this installation has no region of its own")),
+    }
 }
 
 fn seeded(offerings: &[Offering]) -> Vec<OfferingRow> {

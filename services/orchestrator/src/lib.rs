@@ -73,6 +73,8 @@ pub const MIGRATIONS: &[::store::Migration] = &[
     migration("0036_annotations.sql", include_str!("../migrations/0036_annotations.sql")),
     migration("0037_regions.sql", include_str!("../migrations/0037_regions.sql")),
     migration("0039_passwords_taken.sql", include_str!("../migrations/0039_passwords_taken.sql")),
+    migration("0042_isos.sql", include_str!("../migrations/0042_isos.sql")),
+    migration("0040_planners.sql", include_str!("../migrations/0040_planners.sql")),
 ];
 
 const fn migration(file: &'static str, sql: &'static str) -> ::store::Migration {

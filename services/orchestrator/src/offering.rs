@@ -1,6 +1,7 @@
 //! Compute offerings: what may be created, changed, deleted and seen.
 
 use crate::fact;
+use crate::placement::{Mode, Planner};
 use crate::reach;
 use crate::store::details::{self, Of};
 use crate::store::offerings::{self as rows, OfferingFilter, OfferingRow, Visible};
@@ -17,15 +18,6 @@ use std::collections::BTreeMap;
 
 /// Kinds of system VMs that an offering may be for.
 const SYSTEM_VM_TYPES: &[&str] = &["domainrouter", "consoleproxy", "secondarystoragevm"];
-/// Planners of 4.11, which are policies of placement here.
-const PLANNERS: &[&str] = &[
-    "FirstFitPlanner",
-    "UserDispersingPlanner",
-    "UserConcentratedPodPlanner",
-    "ImplicitDedicationPlanner",
-    "BareMetalPlanner",
-    "SkipHeuristicsPlanner",
-];
 
 /// Creates an offering.
 pub async fn create(world: &World, cx: &Cx, r: CreateServiceOfferingRequest) -> Result<ServiceOffering, ApiError> {
@@ -121,13 +113,10 @@ fn checked(r: &CreateServiceOfferingRequest) -> Result<OfferingRow, ApiError> {
         return Err(failed("specify the network rate value more than 0"));
     }
     let planner = r.deployment_planner.as_deref().filter(|p| !p.is_empty());
-    if let Some(planner) = planner
-        && !PLANNERS.contains(&planner)
-    {
-        return Err(ApiError::param(format!(
-            "Unsupported planner {planner} specified: use one of {}",
-            PLANNERS.join(", ")
-        )));
+    if planner.is_some_and(|planner| Planner::named(planner).is_none()) {
+        return Err(ApiError::param(
+            "Invalid name for Deployment Planner specified, please use listDeploymentPlanners to get the valid set",
+        ));
     }
     Ok(OfferingRow {
         name,
@@ -253,6 +242,10 @@ fn details_of(r: &CreateServiceOfferingRequest) -> Result<BTreeMap<String, Strin
     }
     if details.contains_key("pciDevice") != details.contains_key("vgpuType") {
         return Err(ApiError::param("pciDevice and vgpuType come together: give both details or none"));
+    }
+    let implicit = r.deployment_planner() == Planner::ImplicitDedication.name();
+    if implicit && Mode::parse(details.get(Mode::DETAIL).map(String::as_str)).is_none() {
+        return Err(ApiError::param(format!("{} is Strict or Preferred", Mode::DETAIL)));
     }
     Ok(details)
 }
@@ -466,7 +459,7 @@ mod tests {
         );
         assert!(
             text(&CreateServiceOfferingRequest { deployment_planner: Some("X".into()), ..tiny() })
-                .contains("Unsupported planner")
+                .contains("please use listDeploymentPlanners")
         );
         assert_eq!(
             checked(&CreateServiceOfferingRequest { network_rate: Some(0), ..tiny() }).unwrap().rate_mbps,

@@ -16,19 +16,26 @@ const CANDIDATES: i64 = 32;
 /// 533 when there is none.
 pub async fn host(world: &World, r: PickHostRequest) -> Result<PickHostResponse, ApiError> {
     let db = &world.node.db;
-    let filter = PickFilter {
+    let mut filter = PickFilter {
         zone: r.zone_id,
         pod: r.pod_id,
         cluster: r.cluster_id,
         hypervisor: r.hypervisor,
         avoid: r.avoid_host_ids,
         without_tag: super::host::ha_tag(&world.node.settings),
+        shared: true,
     };
-    let none = || ApiError::capacity(format!("no host of zone {} is Up and enabled for this work", filter.zone));
-    let (low, high) = rows::bounds(db, filter.zone).await?.ok_or_else(none)?;
+    let zone = filter.zone;
+    let none = || ApiError::capacity(format!("no host of zone {zone} is Up and enabled for this work"));
+    let (low, high) = rows::bounds(db, zone).await?.ok_or_else(none)?;
     let from = rand::rng().random_range(low..=high);
     let mut found = rows::candidates(db, &filter, from, CANDIDATES).await?;
     if found.is_empty() {
+        found = rows::candidates(db, &filter, low, CANDIDATES).await?;
+    }
+    if found.is_empty() {
+        // Better on a host that an account has to itself than nowhere.
+        filter.shared = false;
         found = rows::candidates(db, &filter, low, CANDIDATES).await?;
     }
     let (host_id, host_uuid, pod_id, cluster_id) = found.choose(&mut rand::rng()).cloned().ok_or_else(none)?;

@@ -14,6 +14,9 @@ use common::SECOND;
 use site::Site;
 use std::sync::atomic::Ordering;
 
+#[allow(dead_code)] // what the other tests of HA call it
+const VM: &str = "ALERT.USERVM";
+
 fn metric(name: &str) -> Option<i64> {
     let text = telemetry::metrics::text();
     let line = text.lines().find(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?.to_owned();

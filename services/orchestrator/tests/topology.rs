@@ -212,6 +212,22 @@ testkit::databases! {
         cloud.end().await;
     }
 
+    // covers: INST-043
+    async fn an_installation_is_the_region_that_it_is_told(db: testkit::TestDb) {
+        let base = common::database(&db).await;
+        let (node, _net) = node::Node::for_tests(base).await;
+        let own = async |id| arcus_orchestrator::install::own_region(&node, id).await;
+        assert_eq!(own(0).await.unwrap_err().code, 431);
+        own(7).await.unwrap();
+        let cloud = Cloud::start(&db).await;
+        let listed = ok(cloud.regions().list(request(&root(), ListRegionsRequest::default())).await).unwrap();
+        assert_eq!(listed.region.iter().map(|r| (r.id(), r.name())).collect::<Vec<_>>(), [(7, "Local")]);
+        own(7).await.unwrap();
+        let error = own(8).await.unwrap_err();
+        assert!(error.code == 431 && error.text.contains("is region 7"), "{error}");
+        cloud.end().await;
+    }
+
     // covers: INST-068, INST-070
     async fn regions_know_of_each_other(db: testkit::TestDb) {
         let cloud = Cloud::start(&db).await;

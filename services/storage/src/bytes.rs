@@ -3,11 +3,12 @@
 use crate::Storage;
 use crate::hosts::unsigned;
 use crate::store::deletions::{self, Deletion};
+use crate::store::templates::TemplateRow;
 use crate::store::{infra, pools, template_copies};
 use crate::target::Target;
 use contract::ApiError;
 use contract::api::Caller;
-use contract_agent::{DeleteDisk, EnsureDisk, EnsurePool, ImageStore, TemplateSource, command};
+use contract_agent::{DeleteDisk, EnsureDisk, EnsureIso, EnsurePool, ImageStore, TemplateSource, command};
 use contract_storage::DiskSpec;
 use futures::future::try_join_all;
 use jobs::StepKey;
@@ -42,16 +43,30 @@ pub fn ensure(disk: &DiskSpec, image: Option<&Image>) -> command::Body {
         path: disk.path.clone(),
         size: unsigned(disk.size),
         format: disk.format.clone(),
-        template: image.map(|i| TemplateSource {
-            template_uuid: i.uuid.clone(),
-            store_url: i.store.url.clone(),
-            store_path: i.path.clone(),
-            format: i.format.clone(),
-            virtual_size: unsigned(i.size),
-            // Agents from before image stores make disks of what is built in, and of nothing else.
-            store: (!i.built_in).then(|| i.store.clone()),
-            whole: i.whole,
-        }),
+        template: image.map(template_source),
+    })
+}
+
+fn template_source(i: &Image) -> TemplateSource {
+    TemplateSource {
+        template_uuid: i.uuid.clone(),
+        store_url: i.store.url.clone(),
+        store_path: i.path.clone(),
+        format: i.format.clone(),
+        virtual_size: unsigned(i.size),
+        // Agents from before image stores make disks of what is built in, and of nothing else.
+        store: (!i.built_in).then(|| i.store.clone()),
+        whole: i.whole,
+    }
+}
+
+/// The order to have an ISO on a pool. Without an image it has to lie there already.
+pub fn ensure_iso(pool_uuid: &str, iso: &TemplateRow, image: Option<&Image>) -> command::Body {
+    let there =
+        || TemplateSource { template_uuid: iso.uuid.clone(), format: iso.format.clone(), ..TemplateSource::default() };
+    command::Body::EnsureIso(EnsureIso {
+        pool_uuid: pool_uuid.to_owned(),
+        iso: Some(image.map_or_else(there, template_source)),
     })
 }
 

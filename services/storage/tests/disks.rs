@@ -6,7 +6,8 @@ mod common;
 use common::{GIB, World, keyed, vm};
 use contract_storage::disks_client::DisksClient;
 use contract_storage::{
-    AllocateDisksRequest, DiscardRequest, DisksResponse, FitRequest, NewDisk, RenewRootRequest, VmDisksRequest,
+    AllocateDisksRequest, AssignDisksRequest, DiscardRequest, DisksResponse, FitRequest, NewDisk, RenewRootRequest,
+    VmDisksRequest,
 };
 use jobs::StepKey;
 use proptest::prelude::*;
@@ -154,6 +155,64 @@ testkit::databases! {
         common::job(w.db(), 902, "Undoing").await;
         disks(&w).unrenew(keyed(&StepKey::new(902, "renew", 1, true), renewal("new-2"))).await.unwrap();
         assert_eq!(root().await.0, "new-2");
+        w.check_pools().await;
+    }
+
+    // covers: REL-127
+    async fn the_disks_of_a_machine_get_another_owner(db: testkit::TestDb) {
+        let w = World::new(db).await;
+        w.image_store().await;
+        w.pool("p1", 1, 100, "").await;
+        for job in [900, 901, 902, 903] {
+            common::job(w.db(), job, "Running").await;
+        }
+        vm(w.db(), 7, 3, "Stopped", None).await;
+        let small = small(&w).await;
+        disks(&w).allocate(keyed(&key(900, false), with_data(order(7, Some(1)), small))).await.unwrap();
+        let policy = "INSERT INTO snapshot_policies (id, uuid, live_key, volume_id, account_id, domain_id, domain_path, kind, schedule, \
+                      timezone, max_snaps, display, next_run, created, changed) SELECT 1, 'p', 'p', id, account_id, domain_id, \
+                      domain_path, 'DAILY', '0:0', 'UTC', 1, 1, 9000000000000000, 0, 0 FROM volumes WHERE kind = 'ROOT'";
+        common::exec(w.db(), policy).await;
+        let owned = async |account: i64| {
+            let sql = "SELECT COUNT(*) FROM volumes WHERE vm_id = 7 AND removed IS NULL AND account_id = ";
+            let policies = "SELECT COUNT(*) FROM snapshot_policies WHERE account_id = ";
+            (w.count(&format!("{sql}{account}")).await, w.count(&format!("{policies}{account}")).await)
+        };
+        let told = async |kind: &str| w.count(&format!("SELECT COUNT(*) FROM outbox WHERE kind = '{kind}'")).await;
+        let to = AssignDisksRequest { vm_id: 7, account_id: 2, domain_id: 1, domain_path: "/1/".into() };
+        let asked = |job, undo| StepKey::new(job, "assign", 1, undo);
+        assert_eq!(owned(3).await, (2, 1));
+
+        // Not with snapshots: they stay what they are, and so does all else. One that failed doesn't count.
+        let snapshot = |state: &str| format!(
+            "INSERT INTO snapshots (id, uuid, name, name_lower, account_id, domain_id, domain_path, zone_id, volume_id, kind, state, size, \
+             physical_size, held_bytes, hypervisor, format, store_id, path, created, changed) SELECT 1, 's', 's', 's', 3, 5, '/1/5/', 1, \
+             id, 'MANUAL', '{state}', 1, 1, 1, 'Simulator', 'VHD', 1, 'x', 0, 0 FROM volumes WHERE kind = 'DATADISK'"
+        );
+        common::exec(w.db(), &snapshot("BackedUp")).await;
+        let refused = disks(&w).assign(keyed(&asked(901, false), to.clone())).await.unwrap_err();
+        let refused = common::error(refused);
+        assert!(refused.code == 431 && refused.full_text().contains("Snapshots exists for volume: DATA-7"), "{refused}");
+        assert_eq!((owned(3).await, w.count("SELECT COUNT(*) FROM snapshots WHERE removed IS NULL").await), ((2, 1), 1));
+        common::exec(w.db(), "UPDATE snapshots SET state = 'Error'").await;
+
+        // Taken back: as it was; and once more for good.
+        let before = told("VOLUME.CREATE").await;
+        let made = disks(&w).assign(keyed(&asked(902, false), to.clone())).await.unwrap().into_inner();
+        assert_eq!((made.former.len(), made.former[0].account_id), (2, 3));
+        assert_eq!(disks(&w).assign(keyed(&asked(902, false), to.clone())).await.unwrap().into_inner(), made, "a repeat");
+        assert_eq!((owned(2).await, told("VOLUME.CREATE").await - before, told("VOLUME.DELETE").await), ((2, 1), 2, 2));
+        common::job(w.db(), 902, "Undoing").await;
+        for _ in 0..2 {
+            disks(&w).assign(keyed(&asked(902, true), to.clone())).await.unwrap();
+            assert_eq!((owned(3).await, told("VOLUME.DELETE").await), ((2, 1), 4));
+        }
+        // One that was undone before it came never comes.
+        common::job(w.db(), 903, "Undoing").await;
+        disks(&w).assign(keyed(&asked(903, true), to.clone())).await.unwrap();
+        common::job(w.db(), 903, "Running").await;
+        assert!(disks(&w).assign(keyed(&asked(903, false), to.clone())).await.is_err());
+        assert_eq!(owned(3).await, (2, 1));
         w.check_pools().await;
     }
 

@@ -480,6 +480,79 @@ testkit::databases! {
         assert_eq!(error(stores.add_secondary_storage(request(&admin(), no_zone)).await.unwrap_err()).code, 431);
     }
 
+    async fn an_iso_lies_beside_the_root_disk_of_the_machine_that_reads_it(db: testkit::TestDb) {
+        let w = World::new(db).await;
+        let store = w.image_store().await;
+        w.pool("p1", 1, 100, "").await;
+        let iso = RegisterIsoRequest {
+            name: Some("i".into()), display_text: Some("i".into()), url: Some("http://images.example/a.iso".into()),
+            zone_id: Some(ZONE.into()), os_type_id: Some(uuid("os", 142)), ..Default::default()
+        };
+        let made = api(&w).register_iso(request(&user(), iso)).await.unwrap().into_inner().iso.remove(0);
+        testkit::eventually(|| async {
+            let ready = "SELECT COUNT(*) FROM template_store_refs r JOIN templates t ON t.id = r.template_id WHERE t.name = 'i' AND r.state = 'Ready'";
+            (w.count(ready).await == 1).then_some(())
+        }).await;
+        let (iso, number) = (made.id.clone().unwrap(), w.count("SELECT id FROM templates WHERE name = 'i'").await);
+        let small = w.count("SELECT id FROM disk_offerings WHERE name = 'Small'").await;
+        for job in [900, 901, 902] {
+            common::job(w.db(), job, "Running").await;
+        }
+        let key = |job| jobs::StepKey::new(job, "disks", 1, false);
+        let mut disks = DisksClient::new(w.node.peers.storage());
+
+        // A machine that boots from it has an empty disk as its offering says, and the ISO beside that.
+        let order = AllocateDisksRequest {
+            vm_id: 7, vm_uuid: uuid("vm", 7), account_id: 3, domain_id: 5, domain_path: "/1/5/".into(), zone_id: 1, template_id: number,
+            root: Some(NewDisk { disk_offering_id: small, uuid: uuid("root", 7), ..NewDisk::default() }), host_id: Some(1),
+            cluster_id: Some(1), hypervisor: "Simulator".into(), iso_id: Some(number), ..AllocateDisksRequest::default()
+        };
+        let answer = disks.allocate(common::keyed(&key(900), order.clone())).await.unwrap().into_inner();
+        let root = answer.disks[0].clone();
+        let there = IsoSpec { uuid: iso.clone(), pool_uuid: root.pool_uuid.clone() };
+        assert_eq!((root.kind.as_str(), root.size, answer.iso.clone()), ("ROOT", 5 * GIB, Some(there.clone())));
+        assert_eq!(w.hosts.disks_of(&root.uuid)[0].template, None);
+        assert_eq!(w.hosts.isos(), [(root.pool_uuid.clone(), iso.clone(), Some(store))]);
+        let promised = "SELECT allocated_bytes FROM storage_pools";
+        assert_eq!(w.count(promised).await, 5 * GIB + 1024);
+        w.check_pools().await;
+        let again = disks.allocate(common::keyed(&key(900), order)).await.unwrap().into_inner();
+        assert_eq!(again, answer, "a repeat answers as the first call");
+
+        // It is copied and counted once, for all starts.
+        common::vm(w.db(), 7, 3, "Running", Some(1)).await;
+        common::exec(w.db(), &format!("UPDATE vms SET iso_id = {number} WHERE id = 7")).await;
+        let start = VmDisksRequest { vm_id: 7, host_id: Some(2), iso_id: Some(number), ..VmDisksRequest::default() };
+        let started = disks.prepare(common::keyed(&key(901), start)).await.unwrap().into_inner();
+        assert_eq!((started.iso, started.disks.len(), w.count(promised).await), (Some(there), 1, 5 * GIB + 1024));
+
+        // As long as it is in the drive, it stays everywhere.
+        let look = async || arcus_storage::template_copies::look(&w.storage, None).await.unwrap();
+        let lies = "SELECT COUNT(*) FROM template_pool_refs";
+        let long_ago = format!("UPDATE template_pool_refs SET unused_since = {}", store::now_micros() - 3_600_000_000);
+        common::set(&w, "storage.cleanup.interval", "1").await;
+        common::exec(w.db(), &long_ago).await;
+        look().await;
+        assert_eq!(w.count(lies).await, 1);
+        let delete = || request(&user(), DeleteIsoRequest { id: made.id.clone(), ..Default::default() });
+        let refused = error(api(&w).delete_iso(delete()).await.unwrap_err());
+        let text = format!("Unable to delete iso, as it's used by other vms: [{}]", uuid("vm", 7));
+        assert_eq!((refused.code, refused.text), (431, text));
+
+        // The disk that was installed from it doesn't need it.
+        common::exec(w.db(), "UPDATE vms SET iso_id = NULL").await;
+        common::exec(w.db(), &long_ago).await;
+        look().await;
+        assert_eq!((w.count(lies).await, w.count(promised).await), (0, 5 * GIB));
+        let job = api(&w).delete_iso(delete()).await.unwrap();
+        ended::<Success>(&w, job).await.unwrap();
+
+        // One that is gone is no reason not to start.
+        let started = disks.prepare(common::keyed(&key(902), start)).await.unwrap().into_inner();
+        assert_eq!((started.iso, started.disks.len(), w.count(promised).await), (None, 1, 5 * GIB));
+        w.check_pools().await;
+    }
+
     async fn isos_and_templates_on_primary_storage(db: testkit::TestDb) {
         let w = World::new(db).await;
         w.image_store().await;

@@ -107,6 +107,30 @@ pub(super) const CHECKS: &[Check] = &[
          AND (g.id IS NULL OR g.account_id <> v.account_id)",
     ),
     check(
+        "vm-iso",
+        Grave,
+        Moment,
+        ids("vms"),
+        "A machine has in its CD drive what is no ISO, or one that is gone.",
+        "Detach it, or set `iso_id` of the machine to NULL.",
+        "SELECT 'vm/' || v.uuid, v.instance_name || ' has ' || v.iso_id || ' in its drive, which is gone or no ISO', '' || v.changed \
+         FROM vms v LEFT JOIN templates t ON t.id = v.iso_id WHERE {page:v.id} AND v.iso_id IS NOT NULL AND v.removed IS NULL \
+         AND v.state NOT IN ('Error', 'Expunging') AND (t.id IS NULL OR t.removed IS NOT NULL OR t.format <> 'ISO')",
+    ),
+    check(
+        "vm-parts",
+        Grave,
+        Work,
+        ids("vms"),
+        "A machine has a volume or a network interface of another account.",
+        "Whoever has the machine has them: write its owner into `volumes` and `nics`, and into `limit_reservations`.",
+        "SELECT 'vm/' || s.uuid, 'has ' || s.disks || ' volumes and ' || s.nics || ' NICs of other accounts', '' || s.changed FROM \
+         (SELECT v.uuid, v.changed, (SELECT COUNT(*) FROM volumes o WHERE o.vm_id = v.id AND o.removed IS NULL AND \
+         o.account_id <> v.account_id) AS disks, (SELECT COUNT(*) FROM nics n WHERE n.vm_id = v.id AND n.removed IS NULL \
+         AND n.account_id <> v.account_id) AS nics FROM vms v WHERE {page:v.id} AND v.removed IS NULL AND {free:'vm/' || v.id}) s \
+         WHERE s.disks > 0 OR s.nics > 0",
+    ),
+    check(
         "vm-without-nic",
         Grave,
         Moment,

@@ -12,10 +12,10 @@ use crate::hypervisor::{Done, Failure, Hypervisor, News, Work};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ConfirmMigration, DeleteDisk, DeleteImage, DetachDisk,
-    EnsureDisk, EnsurePool, FenceVm, FetchImage, FinishMigration, HostFacts, HostUp, InspectHost, InspectLease,
-    ListDisks, Mock, PerformMigration, PlugNic, PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report,
-    ResizeDisk, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, outcome,
+    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ChangeCd, ConfirmMigration, DeleteDisk, DeleteImage,
+    DetachDisk, EnsureDisk, EnsureIso, EnsurePool, FenceVm, FetchImage, FinishMigration, HostFacts, HostUp,
+    InspectHost, InspectLease, ListDisks, Mock, PerformMigration, PlugNic, PrepareMigration, ReadImage, RebootVm,
+    RemoveRouter, Report, ResizeDisk, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, outcome,
 };
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -235,6 +235,17 @@ impl Hypervisor for Kvm {
     async fn ensure_disk(&self, work: &Work, order: EnsureDisk) -> Result<Done, Failure> {
         let disk = self.parts(work)?.storage.ensure_disk(&order).await?;
         done(work, outcome::Body::Disk(disk))
+    }
+
+    async fn ensure_iso(&self, work: &Work, order: EnsureIso) -> Result<Done, Failure> {
+        let parts = self.parts(work)?;
+        self.guests.refuse_for_containers("A CD drive")?;
+        parts.storage.ensure_iso(&order).await?;
+        done(work, nothing())
+    }
+
+    async fn change_cd(&self, work: &Work, order: ChangeCd) -> Result<Done, Failure> {
+        self.guests.change_cd(work, self.parts(work)?, order).await
     }
 
     async fn delete_disk(&self, work: &Work, order: DeleteDisk) -> Result<Done, Failure> {

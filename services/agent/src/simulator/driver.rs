@@ -13,11 +13,11 @@ use crate::lease::{Areas, Tenure, Wanted, lease_pool, outdated};
 use contract::ApiError;
 use contract_agent::state_entry::Body as Entry;
 use contract_agent::{
-    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ConfirmMigration, DeleteDisk, DeleteImage, DetachDisk,
-    EnsureDisk, EnsurePool, FenceVm, FetchImage, FinishMigration, ForgottenRouter, ForgottenVm, HostSpawned, HostUp,
-    InspectHost, InspectLease, ListDisks, Mock, MockList, PerformMigration, PlugNic, PowerReason, PowerState,
-    PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange, ScaleVm,
-    SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, VmSpec, VmState, outcome,
+    AgentKind, ApplyRouter, AttachDisk, BeginMigration, ChangeCd, ConfirmMigration, DeleteDisk, DeleteImage,
+    DetachDisk, EnsureDisk, EnsureIso, EnsurePool, FenceVm, FetchImage, FinishMigration, ForgottenRouter, ForgottenVm,
+    HostSpawned, HostUp, InspectHost, InspectLease, ListDisks, Mock, MockList, PerformMigration, PlugNic, PowerReason,
+    PowerState, PrepareMigration, ReadImage, RebootVm, RemoveRouter, Report, ResizeDisk, RouterApplied, RouterChange,
+    ScaleVm, SpawnHost, StartVm, StopVm, StoreDisk, UnplugNic, VmSpec, VmState, outcome,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
@@ -303,6 +303,14 @@ impl Hypervisor for Simulator {
 
     async fn unplug_nic(&self, work: &Work, order: UnplugNic) -> Result<Done, Failure> {
         self.do_unplug_nic(work, order).await
+    }
+
+    async fn ensure_iso(&self, work: &Work, order: EnsureIso) -> Result<Done, Failure> {
+        self.do_ensure_iso(work, order).await
+    }
+
+    async fn change_cd(&self, work: &Work, order: ChangeCd) -> Result<Done, Failure> {
+        self.do_change_cd(work, order).await
     }
 
     async fn scale_vm(&self, work: &Work, order: ScaleVm) -> Result<Done, Failure> {

@@ -5,6 +5,7 @@
 //! see. The leases that say whose a VM is ([`crate::lease`]) lie in the pool folder, which other agents may share: their
 //! hosts are then hosts with the same storage, whatever process or machine they are simulated by.
 
+mod cd;
 mod disks;
 mod driver;
 mod faults;

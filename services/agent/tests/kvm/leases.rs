@@ -17,7 +17,7 @@ fn lease(outcome: Outcome) -> LeaseState {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_was_taken_over_is_killed() {
-    let Some(mut world) = World::start("a_guest_that_was_taken_over_is_killed", 2).await else { return };
+    let Some(mut world) = World::with_short_leases("a_guest_that_was_taken_over_is_killed", 2).await else { return };
     let mut spec = world.spec(SECTOR).await;
     world.running(1, &spec).await;
     // Not by mistake.
@@ -74,7 +74,8 @@ async fn expunged(world: &World, host: i64, spec: &VmSpec) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vm_that_is_no_more_leaves_nothing_and_no_late_writer() {
-    let Some(mut world) = World::start("a_vm_that_is_no_more_leaves_nothing_and_no_late_writer", 2).await else {
+    let Some(mut world) = World::with_short_leases("a_vm_that_is_no_more_leaves_nothing_and_no_late_writer", 2).await
+    else {
         return;
     };
     let mut spec = world.spec(SECTOR).await;
@@ -116,7 +117,9 @@ async fn a_vm_that_is_no_more_leaves_nothing_and_no_late_writer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_whose_lease_cannot_be_read_is_paused_until_it_can() {
-    let Some(mut world) = World::start("a_guest_whose_lease_cannot_be_read_is_paused_until_it_can", 1).await else {
+    let Some(mut world) =
+        World::with_short_leases("a_guest_whose_lease_cannot_be_read_is_paused_until_it_can", 1).await
+    else {
         return;
     };
     let spec = world.spec(SECTOR).await;
@@ -144,7 +147,9 @@ async fn a_guest_whose_lease_cannot_be_read_is_paused_until_it_can() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_daemon_guests_are_paused_and_killed_nevertheless() {
-    let Some(mut world) = World::start("without_the_daemon_guests_are_paused_and_killed_nevertheless", 2).await else {
+    let Some(mut world) =
+        World::with_short_leases("without_the_daemon_guests_are_paused_and_killed_nevertheless", 2).await
+    else {
         return;
     };
     let mut spec = world.spec(SECTOR).await;
@@ -166,7 +171,8 @@ async fn without_the_daemon_guests_are_paused_and_killed_nevertheless() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fence_ends_what_runs_and_leaves_the_lease_free() {
-    let Some(world) = World::start("a_fence_ends_what_runs_and_leaves_the_lease_free", 2).await else { return };
+    let test = "a_fence_ends_what_runs_and_leaves_the_lease_free";
+    let Some(world) = World::with_short_leases(test, 2).await else { return };
     let mut spec = world.spec(SECTOR).await;
     world.running(1, &spec).await;
     for (host, generation) in [(2, 5), (1, 7)] {
@@ -178,9 +184,8 @@ async fn a_fence_ends_what_runs_and_leaves_the_lease_free() {
         assert!(world.execute(1, start(&spec, true)).await.unwrap_err().is_transient());
         // On the very host where it runs, too.
         spec.generation = generation + 1;
-        let begun = Instant::now();
+        // Not told to take it over: only a free lease lets it.
         world.running(1, &spec).await;
-        assert!(begun.elapsed() < 2 * LEASE || generation == 7, "a free lease is taken at once");
     }
     world.vm(1, stop(&spec, true)).await;
     world.end().await;

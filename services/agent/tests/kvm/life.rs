@@ -76,7 +76,7 @@ async fn what_guests_do_by_themselves_is_told() {
     let told = world.await_news(1, &spec.uuid, PowerState::Off, PowerReason::Guest).await;
     assert_eq!(told.generation, 1);
     assert!(world.inventory(1).await.vms.is_empty());
-    testkit::wait_until(|| async { world.claims(&spec.uuid).contains(&"1.free".to_owned()) }, 30 * SECOND).await;
+    testkit::wait_until(|| async { world.claims(&spec.uuid).contains(&"1.free".to_owned()) }, 60 * SECOND).await;
 
     // QEMU crashes.
     spec.generation = 2;
@@ -117,7 +117,7 @@ async fn a_killed_agent_finds_its_guests_again() {
     assert_eq!(known, [(spec.uuid.as_str(), PowerState::On)]);
     assert_eq!(world.domain(1, &spec.uuid).await.unwrap(), (domain.clone(), DomainState::RUNNING));
     // What isn't there isn't claimed for long, and the same start is still the same run.
-    testkit::wait_until(|| async { world.claims(&gone.uuid).contains(&"1.free".to_owned()) }, 30 * SECOND).await;
+    testkit::wait_until(|| async { world.claims(&gone.uuid).contains(&"1.free".to_owned()) }, 60 * SECOND).await;
     world.vm(1, start(&spec, true)).await;
     assert_eq!(world.domain(1, &spec.uuid).await.unwrap().0.id, domain.id);
     gone.generation = 2;
@@ -184,7 +184,7 @@ async fn bad_orders_are_refused_and_leave_nothing() {
     bad.memory_bytes = 1 << 46;
     let refused = world.execute(1, start(&bad, true)).await.unwrap_err();
     assert!(refused.full_text().contains("can't be started"), "{refused}");
-    testkit::wait_until(|| async { world.claims(&spec.uuid) == ["1", "1.free"] }, 30 * SECOND).await;
+    testkit::wait_until(|| async { world.claims(&spec.uuid) == ["1", "1.free"] }, 60 * SECOND).await;
     assert!(world.inventory(1).await.vms.is_empty());
     // A domain that isn't ours isn't touched, and takes no name from us.
     let foreign = format!(

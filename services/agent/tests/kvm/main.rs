@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cds;
 mod disks;
 mod leases;
 mod life;

@@ -265,7 +265,7 @@ async fn reported(world: &World, host: i64) -> Vec<(PowerState, PowerReason, i64
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_moves_there_and_back_and_goes_on() {
-    let Some(mut world) = World::start("a_guest_moves_there_and_back_and_goes_on", 2).await else { return };
+    let Some(mut world) = World::with_short_leases("a_guest_moves_there_and_back_and_goes_on", 2).await else { return };
     let (spec, mut told) = counting(&world).await;
     let way = Way::new(1, 2, &spec);
     let begun = way.begin(&world).await.unwrap();
@@ -326,9 +326,32 @@ async fn a_guest_moves_there_and_back_and_goes_on() {
     world.end().await;
 }
 
+/// One that can't be booted from is no bar to the start from the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cd_moves_with_its_guest() {
+    let Some(world) = World::with_short_leases("a_cd_moves_with_its_guest", 2).await else { return };
+    let cd = crate::cds::burned(&world, b"no file system").await;
+    let spec = VmSpec { cd: Some(cd.clone()), ..world.spec(SECTOR).await };
+    world.running(1, &spec).await;
+    let way = Way::new(1, 2, &spec);
+    way.leave(&world).await;
+    way.arrive(&world).await;
+    let (domain, _) = world.domain(2, &spec.uuid).await.unwrap();
+    let xml = || async { world.libvirt(2).await.xml(&domain, XmlFlags::none()).await.unwrap() };
+    let there = xml().await;
+    assert!(there.contains(&cd.iso_uuid) && there.contains("device='cdrom'"), "{there}");
+    world.execute(2, command::Body::ChangeCd(crate::cds::change(&way.there, None))).await.unwrap();
+    let emptied = xml().await;
+    assert!(!emptied.contains(&cd.iso_uuid), "{emptied}");
+    world.vm(2, stop(&way.there, true)).await;
+    world.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_move_leaves_the_guest_where_it_was() {
-    let Some(world) = World::start("a_cancelled_move_leaves_the_guest_where_it_was", 2).await else { return };
+    let Some(world) = World::with_short_leases("a_cancelled_move_leaves_the_guest_where_it_was", 2).await else {
+        return;
+    };
     let (spec, told) = counting(&world).await;
     let mut way = Way::new(1, 2, &spec);
     for stage in 0..4 {
@@ -434,21 +457,23 @@ async fn killed(world: &mut World, victim: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sources_agent_may_die_at_any_stage() {
-    let Some(mut world) = World::start("the_sources_agent_may_die_at_any_stage", 2).await else { return };
+    let Some(mut world) = World::with_short_leases("the_sources_agent_may_die_at_any_stage", 2).await else { return };
     killed(&mut world, 0).await;
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_destinations_agent_may_die_at_any_stage() {
-    let Some(mut world) = World::start("the_destinations_agent_may_die_at_any_stage", 2).await else { return };
+    let Some(mut world) = World::with_short_leases("the_destinations_agent_may_die_at_any_stage", 2).await else {
+        return;
+    };
     killed(&mut world, 1).await;
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sending_is_told_of_and_called_off() {
-    let Some(mut world) = World::start("a_sending_is_told_of_and_called_off", 2).await else {
+    let Some(mut world) = World::with_short_leases("a_sending_is_told_of_and_called_off", 2).await else {
         return;
     };
     let spec = slow(&mut world).await;
@@ -495,7 +520,9 @@ async fn a_sending_is_told_of_and_called_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_guest_arrives_or_goes_on_where_it_was() {
-    let Some(mut world) = World::start("a_busy_guest_arrives_or_goes_on_where_it_was", 2).await else { return };
+    let Some(mut world) = World::with_short_leases("a_busy_guest_arrives_or_goes_on_where_it_was", 2).await else {
+        return;
+    };
     let spec = slow(&mut world).await;
     // What it changes in a moment takes a minute to send.
     let way = Way { patience: 8_000, ..Way::new(1, 2, &spec) };
@@ -524,7 +551,9 @@ async fn a_busy_guest_arrives_or_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_is_being_sent_can_be_stopped() {
-    let Some(mut world) = World::start("a_guest_that_is_being_sent_can_be_stopped", 2).await else { return };
+    let Some(mut world) = World::with_short_leases("a_guest_that_is_being_sent_can_be_stopped", 2).await else {
+        return;
+    };
     let spec = slow(&mut world).await;
     let way = Way { downtime: 1, ..Way::new(1, 2, &spec) };
     let begun = way.begin(&world).await.unwrap();
@@ -541,7 +570,9 @@ async fn a_guest_that_is_being_sent_can_be_stopped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_nobody_wants_is_found_and_ended() {
-    let Some(mut world) = World::start("a_copy_that_nobody_wants_is_found_and_ended", 2).await else { return };
+    let Some(mut world) = World::with_short_leases("a_copy_that_nobody_wants_is_found_and_ended", 2).await else {
+        return;
+    };
     let (mut spec, mut told) = counting(&world).await;
     let way = Way::new(1, 2, &spec);
     let begun = way.begin(&world).await.unwrap();
@@ -568,7 +599,7 @@ async fn a_copy_that_nobody_wants_is_found_and_ended() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_whose_lease_cannot_be_read_stands_still_while_it_is_sent() {
     let test = "a_guest_whose_lease_cannot_be_read_stands_still_while_it_is_sent";
-    let Some(mut world) = World::start(test, 2).await else { return };
+    let Some(mut world) = World::with_short_leases(test, 2).await else { return };
     let spec = slow(&mut world).await;
     let way = Way { downtime: 1, ..Way::new(1, 2, &spec) };
     let begun = way.begin(&world).await.unwrap();
@@ -591,7 +622,7 @@ async fn a_guest_whose_lease_cannot_be_read_stands_still_while_it_is_sent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_move_is_refused_and_stays() {
-    let Some(world) = World::start("what_cannot_move_is_refused_and_stays", 2).await else { return };
+    let Some(world) = World::with_short_leases("what_cannot_move_is_refused_and_stays", 2).await else { return };
     let spec = world.spec(SECTOR).await;
     let way = Way::new(1, 2, &spec);
     assert!(!way.begin(&world).await.unwrap_err().is_transient(), "it doesn't run");

@@ -42,7 +42,7 @@ async fn a_guest_is_plugged_into_its_network() {
         return;
     }
     let namespace = Namespace::new("net");
-    let Some(world) = World::start_in(test, 1, Some(&namespace.0)).await else { return };
+    let Some(world) = World::start_in(test, &namespace.0).await else { return };
     let mut spec = world.spec(SECTOR).await;
     spec.nics.push(VmNic {
         uuid: "6b1f4a0e-0000-4000-8000-00000000000a".into(),

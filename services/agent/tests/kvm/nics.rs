@@ -37,7 +37,7 @@ async fn nics_come_and_go_while_the_guest_runs() {
         return;
     }
     let namespace = Namespace::new("plug");
-    let Some(mut world) = World::start_in(test, 1, Some(&namespace.0)).await else { return };
+    let Some(mut world) = World::start_in(test, &namespace.0).await else { return };
     let mut spec = world.spec(SECTOR).await;
     spec.nics.push(nic(0));
     let (more, generation) = (nic(1), spec.generation);
@@ -81,7 +81,7 @@ async fn a_guest_that_keeps_a_nic_keeps_it() {
         return;
     }
     let namespace = Namespace::new("keep");
-    let Some(world) = World::start_in(test, 1, Some(&namespace.0)).await else { return };
+    let Some(world) = World::start_in(test, &namespace.0).await else { return };
     let spec = world.spec(DEAF).await;
     world.running(1, &spec).await;
     world.execute(1, plug(&spec, &nic(0), spec.generation)).await.unwrap();

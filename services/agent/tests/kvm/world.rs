@@ -18,6 +18,9 @@ use tokio::sync::broadcast::Receiver;
 use uuid::Uuid;
 
 /// The lease time.
+/// Long enough for a machine that is busy with other things.
+const CALM: Duration = Duration::from_secs(20);
+/// Of the tests that wait for its end.
 pub const LEASE: Duration = Duration::from_millis(2500);
 pub const MIB: u64 = 1 << 20;
 
@@ -63,6 +66,7 @@ pub struct World {
     pub pool: String,
     /// Most that the sending of a guest takes, of agents that are started from now on.
     pub mib_per_s: Option<u64>,
+    lease: Duration,
     namespace: Option<String>,
     folder: tempfile::TempDir,
     _db: testkit::TestDb,
@@ -71,11 +75,20 @@ pub struct World {
 impl World {
     /// None after saying that the test is skipped, and why.
     pub async fn start(test: &str, hosts: usize) -> Option<World> {
-        World::start_in(test, hosts, None).await
+        World::with(test, hosts, CALM, None).await
     }
 
-    /// The same with hosts in a network namespace.
-    pub async fn start_in(test: &str, hosts: usize, namespace: Option<&str>) -> Option<World> {
+    /// The same with [`LEASE`].
+    pub async fn with_short_leases(test: &str, hosts: usize) -> Option<World> {
+        World::with(test, hosts, LEASE, None).await
+    }
+
+    /// The same with a host in a network namespace.
+    pub async fn start_in(test: &str, namespace: &str) -> Option<World> {
+        World::with(test, 1, CALM, Some(namespace)).await
+    }
+
+    async fn with(test: &str, hosts: usize, lease: Duration, namespace: Option<&str>) -> Option<World> {
         if !Libvirtd::available(test) {
             return None;
         }
@@ -85,7 +98,8 @@ impl World {
         let pool = Uuid::new_v4().to_string();
         let folder = testkit::temp_dir();
         let namespace = namespace.map(str::to_owned);
-        let mut world = World { replica, hosts: Vec::new(), events, pool, mib_per_s: None, namespace, folder, _db: db };
+        let mut world =
+            World { replica, hosts: Vec::new(), events, pool, mib_per_s: None, lease, namespace, folder, _db: db };
         std::fs::create_dir(world.pool_dir()).unwrap();
         for id in 1..=i64::try_from(hosts).unwrap() {
             let uuid = Uuid::new_v4().to_string();
@@ -110,7 +124,7 @@ impl World {
         let dial = Dial::Channel(self.replica.net.channel("orchestrator"));
         Options {
             hypervisor: Kind::Kvm,
-            lease: LEASE,
+            lease: self.lease,
             kvm: KvmOptions {
                 libvirt_socket: Some(host.libvirtd.socket()),
                 libvirt_root: host.libvirtd.root(),
@@ -148,7 +162,7 @@ impl World {
     pub async fn kill_agent(&mut self, n: usize) {
         self.hosts[n].agent.take().unwrap().kill().await;
         let id = self.hosts[n].id;
-        testkit::wait_until(|| async { self.replica.status(id).await.0 != "Up" }, 30 * SECOND).await;
+        testkit::wait_until(|| async { self.replica.status(id).await.0 != "Up" }, 60 * SECOND).await;
     }
 
     pub async fn execute(&self, host: i64, body: command::Body) -> Result<Outcome, ApiError> {
@@ -164,7 +178,7 @@ impl World {
             pool_uuid: self.pool.clone(),
             kind: "SharedMountPoint".into(),
             path: self.pool_dir().display().to_string(),
-            lease_millis: u32::try_from(LEASE.as_millis()).unwrap(),
+            lease_millis: u32::try_from(self.lease.as_millis()).unwrap(),
             ..EnsurePool::default()
         };
         self.execute(host, command::Body::EnsurePool(order)).await.unwrap();

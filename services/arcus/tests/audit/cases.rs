@@ -263,7 +263,7 @@ pub const CASES: &[Case] = &[
         &[],
     ),
     case("half-removed", &["UPDATE zones SET live_key = NULL"], "SELECT 'zone/' || uuid FROM zones", &[]),
-    case("vm-owner", &["UPDATE vms SET account_id = 999 WHERE name = 'off'"], OFF, &["limit-missing-vm"]),
+    case("vm-owner", &["UPDATE vms SET account_id = 999 WHERE name = 'off'"], OFF, &["limit-missing-vm", "vm-parts"]),
     case("volume-owner", &["UPDATE volumes SET domain_path = '/9/' WHERE name = 'data'"], DATA, &[]),
     case("network-owner", &["UPDATE networks SET domain_path = '/9/' WHERE name = 't-network'"], NETWORK, &[]),
     case("router-owner", &["UPDATE routers SET domain_path = '/9/'"], ROUTER, &[]),
@@ -356,6 +356,13 @@ pub const CASES: &[Case] = &[
         &[],
     ),
     case("limit-missing-vm", &["UPDATE vms SET cpu = cpu + 1 WHERE name = 'off'"], OFF, &[]),
+    case(
+        "limit-missing-vm",
+        &["UPDATE limit_reservations SET account_id = (SELECT id FROM accounts WHERE name = 'tenant') WHERE holder = \
+           (SELECT limits_key FROM vms WHERE name = 't-first')"],
+        RUNS,
+        &["limit-count"],
+    ),
     case("limit-missing-volume", &["UPDATE volumes SET size = size + 1 WHERE name = 'data'"], DATA, &[]),
     case(
         "limit-missing-address",
@@ -550,6 +557,13 @@ pub const CASES: &[Case] = &[
         &[],
     ),
     case("vm-group", &["UPDATE vms SET group_id = 999 WHERE name = 't-first'"], RUNS, &[]),
+    case("vm-iso", &["UPDATE vms SET iso_id = template_id WHERE name = 't-first'"], RUNS, &[]),
+    case(
+        "vm-parts",
+        &["UPDATE nics SET account_id = 999 WHERE vm_uuid = (SELECT uuid FROM vms WHERE name = 't-first')"],
+        RUNS,
+        &["nic-owner"],
+    ),
     case(
         "vm-without-nic",
         &[

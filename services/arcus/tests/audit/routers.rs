@@ -6,6 +6,8 @@ use contract::api::{Caller, RoleType};
 use contract_agent::{Command, Mock, SetMocks, command};
 use contract_compute::virtual_machines_client::VirtualMachinesClient;
 use contract_compute::{StartVirtualMachineRequest, StopVirtualMachineRequest};
+use contract_infra::ReleaseDedicatedHostRequest;
+use contract_infra::dedications_client::DedicationsClient;
 use orchestrator::audit::HubReports;
 use std::time::Duration;
 use store::Sql;
@@ -43,7 +45,19 @@ impl World {
         }
         let left = Sql::new("SELECT COUNT(*) FROM vms v JOIN hosts h ON h.id = v.host_id WHERE h.uuid = ?").bind(host);
         let is_empty = || async { self.node.db.one(left.clone()).await.unwrap().at::<i64>(0).unwrap() == 0 };
-        wait_until(is_empty, 30 * SECOND).await;
+        wait_until(is_empty, 90 * SECOND).await;
+    }
+
+    /// Every host is everybody's: one is kept for a tenant, and the router may be there.
+    async fn release_hosts(&self) {
+        let kept = "SELECT h.uuid FROM hosts h JOIN dedications d ON d.resource_id = h.id";
+        let mut dedications = DedicationsClient::new(self.net.channel("orchestrator"));
+        for row in self.node.db.all(Sql::new(kept)).await.unwrap() {
+            let message = ReleaseDedicatedHostRequest { host_id: row.at(0).unwrap(), custom_job_id: None };
+            dedications.release_host(rpc::cx::request(&admin(), message)).await.unwrap();
+        }
+        let left = || async { self.node.db.all(Sql::new(kept)).await.unwrap().is_empty() };
+        wait_until(left, 60 * SECOND).await;
     }
 
     /// Starts a VM on a certain host.
@@ -54,8 +68,17 @@ impl World {
             ..StartVirtualMachineRequest::default()
         };
         let mut vms = VirtualMachinesClient::new(self.net.channel("orchestrator"));
-        vms.start(rpc::cx::request(&admin(), message)).await.unwrap();
-        wait_until(|| async { self.simulator.vm(vm).is_some_and(|vm| vm.host == host) }, 30 * SECOND).await;
+        let job = vms.start(rpc::cx::request(&admin(), message)).await.unwrap().into_inner().job_id;
+        let runs = || async {
+            if self.simulator.vm(vm).is_some_and(|vm| vm.host == host) {
+                return Ok(());
+            }
+            let sql = Sql::new("SELECT state, error FROM jobs WHERE uuid = ?").bind(job.as_str());
+            let row = self.node.db.one(sql).await.unwrap();
+            let error: Option<Vec<u8>> = row.at(1).unwrap();
+            Err(format!("{} {}", row.at::<String>(0).unwrap(), String::from_utf8_lossy(&error.unwrap_or_default())))
+        };
+        testkit::until_ok(runs, 60 * SECOND).await;
     }
 
     async fn mocks(&self, mocks: Vec<Mock>) {
@@ -102,6 +125,7 @@ async fn a_host_that_was_silent_drops_the_router_that_runs_elsewhere() {
     let public = world.text("SELECT public_ip FROM routers WHERE removed IS NULL").await;
     let old = hand.router(&router).unwrap().host;
     let new = hand.hosts().into_iter().find(|h| *h != old).unwrap();
+    world.release_hosts().await;
     // By its lease others can tell whether the host lives.
     let vm = world.text("SELECT uuid FROM vms WHERE name = 'off'").await;
     world.start_on(&vm, &old).await;

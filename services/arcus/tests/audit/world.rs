@@ -42,8 +42,11 @@ impl World {
         let net = LocalNet::new();
         let node = Node::new(db, Coord::local(), Peers::local(&net), vault, replica_id("test")).await.unwrap();
         let pki = Pki::open(&node.db, &node.vault, &node.coord).await.unwrap();
-        let options =
-            identity::IdentityOptions { admin_password: Secret::new("password".to_owned()), ensure_admin_keys: false };
+        let options = identity::IdentityOptions {
+            admin_password: Secret::new("password".to_owned()),
+            ensure_admin_keys: false,
+            patience: identity::PATIENCE,
+        };
         serve(&node, &net, "identity", identity::start(replica(&node, "identity"), options).await.unwrap());
         serve(&node, &net, "network", network::start(replica(&node, "network")).await.unwrap());
         serve(&node, &net, "storage", storage::start(replica(&node, "storage")).await.unwrap());

@@ -15,7 +15,7 @@ fn texts(value: &Value, list: &str, key: &str) -> Vec<String> {
 }
 
 /// Code and text of a refusal, at once or by the job.
-async fn refusal(api: &ApiClient, command: &str, params: &[(&str, &str)]) -> (u64, String) {
+pub async fn refusal(api: &ApiClient, command: &str, params: &[(&str, &str)]) -> (u64, String) {
     let inner = |body: &[u8]| -> Value {
         let body: Value = serde_json::from_slice(body).unwrap();
         body.as_object().unwrap().values().next().unwrap().clone()

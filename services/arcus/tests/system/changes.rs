@@ -203,6 +203,101 @@ async fn machines_are_sorted_into_groups() {
     dev.audit().await;
 }
 
+// covers: VM-223
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_of_a_machine_is_changed() {
+    const UPDATE: &str = "updateVirtualMachine";
+    let dev = Dev::with_zone(2).await;
+    let (api, ids) = (dev.api(), dev.ids().await);
+    // A guest with a password: its router is told it under the machine's id.
+    api.call("updateTemplate", &[("id", &ids[1]), ("passwordenabled", "true")]).await.unwrap();
+    let vm = text(&api.run("deployVirtualMachine", &deploy_params(&ids, "vm")).await.unwrap(), "/virtualmachine/id");
+    let types = api.call("listOsTypes", &[("page", "1"), ("pagesize", "2")]).await.unwrap();
+    let before = shown(&api, &vm).await;
+    let os_type =
+        if text(&types, "/ostype/0/id") == text(&before, "/ostypeid") { "/ostype/1/id" } else { "/ostype/0/id" };
+    let os_type = text(&types, os_type);
+    let id = [("id", vm.as_str())];
+    let update = async |params: &[(&str, &str)]| {
+        let answer = api.call(UPDATE, &[&id[..], params].concat()).await.unwrap();
+        let answer = answer.pointer("/virtualmachine").unwrap().clone();
+        let now = text(&answer, "/id");
+        assert_eq!(answer, shown(&api, &now).await, "the answer is what is listed");
+        answer
+    };
+    let refused = async |params: &[(&str, &str)]| code(&api, UPDATE, &[&id[..], params].concat()).await;
+
+    // While it runs.
+    let now = update(&[("displayname", "Shown"), ("ostypeid", &os_type), ("group", "g")]).await;
+    assert_eq!((text(&now, "/displayname"), text(&now, "/group")), ("Shown".into(), "g".into()));
+    assert_eq!((text(&now, "/ostypeid"), text(&now, "/guestosid")), (os_type.clone(), os_type.clone()));
+    let now = update(&[("isdynamicallyscalable", "true"), ("displayvm", "false"), ("haenable", "false")]).await;
+    let said = |pointer: &str| now.pointer(pointer).and_then(Value::as_bool);
+    assert_eq!(
+        (said("/isdynamicallyscalable"), said("/displayvm"), said("/haenable")),
+        (Some(true), Some(false), Some(false))
+    );
+    update(&[("displayvm", "true"), ("userdata", "aGVsbG8=")]).await;
+    assert_eq!(refused(&[("haenable", "true")]).await, 431, "its offering has it not");
+    assert_eq!(refused(&[("userdata", "not base64!")]).await, 431);
+    let uuid = "0f0f0f0f-0000-4000-8000-00000000abcd";
+    for at_rest in [
+        ("name", "other"),
+        ("details[0].a", "b"),
+        ("cleanupdetails", "true"),
+        ("instancename", "i-x"),
+        ("customid", uuid),
+    ] {
+        assert_eq!(refused(&[at_rest]).await, 431, "{at_rest:?} of a running machine");
+    }
+    update(&[("name", "vm")]).await;
+
+    // While it is stopped.
+    api.run("stopVirtualMachine", &id).await.unwrap();
+    let details =
+        |now: &Value, key: &str| now.pointer(&format!("/details/{key}")).and_then(Value::as_str).map(str::to_owned);
+    let now = update(&[("details[0].a", "b"), ("name", "other"), ("instancename", "i-x")]).await;
+    assert_eq!(
+        (details(&now, "a"), text(&now, "/name"), text(&now, "/instancename")),
+        (Some("b".into()), "other".into(), "i-x".into())
+    );
+    assert_eq!(refused(&[("details[0].memory", "64")]).await, 431, "its size isn't changed so");
+    let now = update(&[("cleanupdetails", "true"), ("group", "")]).await;
+    assert_eq!((details(&now, "a"), now.pointer("/group")), (None, None));
+    assert_eq!(refused(&[("customid", "x")]).await, 431);
+    assert_eq!(refused(&[("instancename", "-")]).await, 431);
+    let tag = [("resourcetype", "UserVm"), ("resourceids", vm.as_str()), ("tags[0].key", "k"), ("tags[0].value", "v")];
+    api.run("createTags", &tag).await.unwrap();
+    let now = update(&[("customid", uuid)]).await;
+    assert_eq!((text(&now, "/id"), text(&now, "/tags/0/resourceid")), (uuid.to_owned(), uuid.to_owned()));
+    assert!(api.call("listVirtualMachines", &id).await.is_err(), "its former id is nobody's");
+    let started = api.run("startVirtualMachine", &[("id", uuid)]).await.unwrap();
+    assert_eq!(
+        (text(&started, "/virtualmachine/state"), text(&started, "/virtualmachine/name")),
+        ("Running".into(), "other".into())
+    );
+    let nics = api.call("listNics", &[("virtualmachineid", uuid)]).await.unwrap();
+    assert_eq!(text(&nics, "/nic/0/virtualmachineid"), uuid);
+    told(&api, "VM.UPDATE", "Completed").await;
+
+    // Where the offering has it, a machine is highly available or not.
+    let ha = offering(&api, "ha", ["1", "500", "512"], &[("offerha", "true")]).await;
+    let mut params = deploy_params(&ids, "second");
+    params.iter_mut().filter(|(name, _)| *name == "serviceofferingid").for_each(|(_, value)| *value = ha.as_str());
+    let second = text(&api.run("deployVirtualMachine", &params).await.unwrap(), "/virtualmachine/id");
+    for wanted in ["false", "true"] {
+        let now = api.call(UPDATE, &[("id", &second), ("haenable", wanted)]).await.unwrap();
+        assert_eq!(now.pointer("/virtualmachine/haenable").unwrap().to_string(), wanted);
+    }
+    assert_eq!(
+        code(&api, UPDATE, &[("id", &second), ("customid", uuid)]).await,
+        431,
+        "it runs, and that id is another's"
+    );
+    dev.settle().await;
+    dev.audit().await;
+}
+
 // covers: VM-271, VM-272
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_is_restored() {
@@ -269,4 +364,33 @@ async fn promised_volumes(api: &ApiClient) -> (String, String) {
     let found = api.call("listAccounts", &[("name", "admin"), ("listall", "true")]).await.unwrap();
     let said = |pointer: &str| found.pointer(pointer).map(|v| v.to_string().replace('"', "")).unwrap();
     (said("/account/0/volumetotal"), said("/account/0/primarystoragetotal"))
+}
+
+/// Rows of a machine: its own, its volumes', its interfaces'.
+async fn left(dev: &Dev, vm: &str) -> i64 {
+    let sql = "SELECT (SELECT COUNT(*) FROM vms WHERE id = m.id AND removed IS NULL) \
+               + (SELECT COUNT(*) FROM volumes WHERE vm_id = m.id AND removed IS NULL) \
+               + (SELECT COUNT(*) FROM nics WHERE vm_id = m.id AND removed IS NULL) FROM vms m WHERE m.uuid = ?";
+    dev.db().await.one(store::Sql::new(sql).bind(vm)).await.unwrap().at::<i64>(0).unwrap()
+}
+
+// covers: VM-254
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn destroyed_machines_go_when_the_settings_say() {
+    let dev = Dev::with_zone(1).await;
+    let (api, ids) = (dev.api(), dev.ids().await);
+    let made = api.run("deployVirtualMachine", &deploy_params(&ids, "gone")).await.unwrap();
+    let vm = text(&made, "/virtualmachine/id");
+    let destroyed = api.run("destroyVirtualMachine", &[("id", &vm)]).await.unwrap();
+    assert_eq!(text(&destroyed, "/virtualmachine/state"), "Destroyed");
+    assert_eq!(left(&dev, &vm).await, 3);
+    // Both were a day when the duty began to wait.
+    for name in ["expunge.delay", "expunge.interval"] {
+        api.call("updateConfiguration", &[("name", name), ("value", "2")]).await.unwrap();
+    }
+    wait_until(async || left(&dev, &vm).await == 0, Duration::from_secs(90)).await;
+    let listed = api.call("listVirtualMachines", &[("id", &vm), ("listall", "true")]).await.unwrap();
+    assert_eq!(listed.get("virtualmachine").and_then(Value::as_array).map_or(0, Vec::len), 0, "{listed}");
+    dev.settle().await;
+    dev.audit().await;
 }

@@ -117,6 +117,13 @@ impl Dev {
         ApiClient::new(&self.told("endpoint"), key, secret)
     }
 
+    /// The same client for `/client/plan`: what a command would decide.
+    #[allow(dead_code)] // used by tests/system
+    pub fn planned(&self) -> ApiClient {
+        let endpoint = self.told("endpoint").replace("/client/api", "/client/plan");
+        ApiClient::new(&endpoint, &self.told("apikey"), &self.told("secretkey"))
+    }
+
     /// What dev.json says.
     fn told(&self, key: &str) -> String {
         let dev: Value = serde_json::from_slice(&std::fs::read(self.dir.path().join("dev.json")).unwrap()).unwrap();

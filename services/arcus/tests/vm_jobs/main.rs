@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod affinity;
+mod assign;
 mod budget;
 mod changes;
 mod failover;
+mod isos;
 mod maintenance;
 mod migrate;
 mod nics;

@@ -103,7 +103,8 @@ impl Scenario for VmScenario {
         match self.outcome {
             Outcome::AsBefore => after == before,
             Outcome::AsBeforeAndError => {
-                let error = |line: &&str| !["vm: new Error off", "name: new", "access: new none"].contains(line);
+                let new = ["vm: new Error off", "name: new", "access: new none", "cd: new none", "cd: new install"];
+                let error = |line: &&str| !new.contains(line);
                 after.contains("vm: new Error off") && after.lines().filter(error).eq(before.lines())
             }
             Outcome::AsBeforeOrStopped => after == before || only_stopped(before, after),
@@ -116,7 +117,7 @@ impl Scenario for VmScenario {
 
 /// Whether the running machine is off, with its NICs and its capacity, and all else is as before.
 pub fn only_stopped(before: &str, after: &str) -> bool {
-    let changed = ["vm: t-first", "capacity: ", "held: ", "nic: t-first", "plugged: ", "simulated: "];
+    let changed = ["vm: t-first", "capacity: ", "held: ", "nic: t-first", "plugged: ", "drive: ", "simulated: "];
     let rest = |text: &str| -> Vec<String> {
         text.lines().filter(|l| !changed.iter().any(|c| l.starts_with(c))).map(str::to_owned).collect()
     };

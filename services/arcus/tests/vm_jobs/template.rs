@@ -33,6 +33,16 @@ pub struct Ids {
     pub second_nic: String,
     /// A network in which nobody is.
     pub third_network: String,
+    /// Of a template with a tenant: that account's network.
+    pub tenant_network: String,
+    /// Its domain.
+    pub tenant_domain: String,
+    /// Of a template with ISOs: the one in the drives of `t-first` and `off`.
+    pub iso: String,
+    /// Another one, which the pool has, too.
+    pub other_iso: String,
+    /// A disk offering.
+    pub disk_offering: String,
     vms: BTreeMap<String, String>,
 }
 
@@ -69,6 +79,35 @@ impl Template {
             .await
     }
 
+    /// The same with two ISOs on the pool, of which one is in the drives of the running machine and of the one that is off.
+    pub async fn with_isos() -> &'static Template {
+        static ENRICHED: OnceCell<Template> = OnceCell::const_new();
+        ENRICHED
+            .get_or_init(|| async {
+                let shared = Template::shared().await;
+                let (dir, mut ids) = (shared.copy(), shared.ids.clone());
+                let (stack, api) = open(dir.path()).await;
+                isos(&api, &mut ids).await;
+                stack.shut_down().await;
+                Template { dir, ids }
+            })
+            .await
+    }
+
+    /// The same with another account, "tenant", which has a network, and with a machine that is in groups and has a tag.
+    pub async fn with_tenant() -> &'static Template {
+        static LET: OnceCell<Template> = OnceCell::const_new();
+        LET.get_or_init(|| async {
+            let shared = Template::shared().await;
+            let (dir, mut ids) = (shared.copy(), shared.ids.clone());
+            let (stack, api) = open(dir.path()).await;
+            tenant(&api, &mut ids).await;
+            stack.shut_down().await;
+            Template { dir, ids }
+        })
+        .await
+    }
+
     async fn build() -> Template {
         // `ARCUS_LOG=debug` shows what the services say; the guard of a process-wide subscriber may go.
         let quiet = telemetry::Options { filter: Some("error".into()), ..telemetry::Options::default() };
@@ -87,6 +126,11 @@ impl Template {
             second_network: String::new(),
             second_nic: String::new(),
             third_network: String::new(),
+            tenant_network: String::new(),
+            tenant_domain: String::new(),
+            iso: String::new(),
+            other_iso: String::new(),
+            disk_offering: String::new(),
             vms: BTreeMap::new(),
         };
         for name in [OFF, GONE] {
@@ -118,6 +162,37 @@ impl Template {
     }
 }
 
+async fn tenant(api: &ApiClient, ids: &mut Ids) {
+    let text = |answer: &Value, pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
+    let account = [
+        ("accounttype", "0"),
+        ("email", "t@example.org"),
+        ("firstname", "T"),
+        ("lastname", "T"),
+        ("username", "tenant"),
+        ("password", "secret-word"),
+    ];
+    let made = api.call("createAccount", &account).await.unwrap();
+    ids.tenant_domain = text(&made, "/account/domainid");
+    let known = api.call("listNetworks", &[("id", &ids.network)]).await.unwrap();
+    let network = [
+        ("zoneid", ids.zone.as_str()),
+        ("networkofferingid", &text(&known, "/network/0/networkofferingid")),
+        ("name", "of-tenant"),
+        ("displaytext", "of-tenant"),
+        ("account", "tenant"),
+        ("domainid", &ids.tenant_domain),
+    ];
+    ids.tenant_network = text(&api.call("createNetwork", &network).await.unwrap(), "/network/id");
+    let off = ids.vms[OFF].as_str();
+    api.call("updateVirtualMachine", &[("id", off), ("group", "g")]).await.unwrap();
+    let group = [("name", "apart"), ("type", "host anti-affinity")];
+    let group = text(&api.run("createAffinityGroup", &group).await.unwrap(), "/affinitygroup/id");
+    api.run("updateVMAffinityGroup", &[("id", off), ("affinitygroupids", &group)]).await.unwrap();
+    let tag = [("resourcetype", "UserVm"), ("resourceids", off), ("tags[0].key", "k"), ("tags[0].value", "v")];
+    api.run("createTags", &tag).await.unwrap();
+}
+
 async fn more_networks(api: &ApiClient, ids: &mut Ids) {
     let text = |answer: &Value, pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
     let known = api.call("listNetworks", &[("id", &ids.network)]).await.unwrap();
@@ -142,6 +217,33 @@ async fn more_networks(api: &ApiClient, ids: &mut Ids) {
     let remove = [("virtualmachineid", ids.vms[RUNNING].as_str()), ("nicid", &passing)];
     api.run("removeNicFromVirtualMachine", &remove).await.unwrap();
     api.call("createSSHKeyPair", &[("name", "k1")]).await.unwrap();
+}
+
+async fn isos(api: &ApiClient, ids: &mut Ids) {
+    let os_type = first(api, "listOsTypes", "ostype", &[("pagesize", "1"), ("page", "1")]).await;
+    ids.disk_offering = first(api, "listDiskOfferings", "diskoffering", &[("name", "Small")]).await;
+    for (name, slot) in [("install", &mut ids.iso), ("tools", &mut ids.other_iso)] {
+        let url = format!("http://images.example/{name}.iso?bytes=1048576&millis=1");
+        let params = [
+            ("name", name),
+            ("displaytext", name),
+            ("url", url.as_str()),
+            ("zoneid", &ids.zone),
+            ("ostypeid", &os_type),
+            ("bootable", "true"),
+        ];
+        let made = api.call("registerIso", &params).await.unwrap();
+        *slot = made.pointer("/iso/0/id").and_then(Value::as_str).unwrap().to_owned();
+        let ready = || async {
+            let listed = api.call("listIsos", &[("isofilter", "self"), ("id", slot)]).await.unwrap();
+            listed.pointer("/iso/0/isready").and_then(Value::as_bool) == Some(true)
+        };
+        testkit::wait_until(ready, std::time::Duration::from_secs(60)).await;
+    }
+    // Both lie on the pool then: that they stay there when a job fails is no remainder.
+    for (vm, iso) in [(RUNNING, &ids.other_iso), (RUNNING, &ids.iso), (OFF, &ids.iso)] {
+        api.run("attachIso", &[("virtualmachineid", ids.vms[vm].as_str()), ("id", iso)]).await.unwrap();
+    }
 }
 
 async fn offering(api: &ApiClient, name: &str, cpus: &str, mhz: &str, mib: &str) -> String {

@@ -48,8 +48,11 @@ impl World {
         let net = LocalNet::new();
         let node = Node::new(db, Coord::local(), Peers::local(&net), vault, replica_id("test")).await.unwrap();
         let pki = Pki::open(&node.db, &node.vault, &node.coord).await.unwrap();
-        let options =
-            identity::IdentityOptions { admin_password: Secret::new("password".to_owned()), ensure_admin_keys: false };
+        let options = identity::IdentityOptions {
+            admin_password: Secret::new("password".to_owned()),
+            ensure_admin_keys: false,
+            patience: identity::PATIENCE,
+        };
         serve(&node, &net, "identity", identity::start(replica(&node, "identity"), options).await.unwrap());
         serve(&node, &net, "network", network::start(replica(&node, "network")).await.unwrap());
         serve(&node, &net, "storage", storage::start(replica(&node, "storage")).await.unwrap());
@@ -145,6 +148,22 @@ impl World {
         wait_until(open, Duration::from_secs(30)).await;
     }
 
+    /// What lies in the drives of simulated machines: what the books say, of those that run by the books.
+    async fn drives(&self) -> Vec<String> {
+        let sql = "SELECT v.uuid, v.name, t.uuid FROM vms v LEFT JOIN templates t ON t.id = v.iso_id WHERE v.state = 'Running' \
+                   AND v.removed IS NULL";
+        let mut lines = Vec::new();
+        for row in self.node.db.all(Sql::new(sql)).await.unwrap() {
+            let (uuid, name): (String, String) = (row.at(0).unwrap(), row.at(1).unwrap());
+            let wanted: Option<String> = row.at(2).unwrap();
+            let Some(vm) = self.simulator.vm(&uuid) else { continue };
+            let there = vm.spec.cd.map(|cd| cd.iso_uuid);
+            assert_eq!(there, wanted, "what lies in the drive of {name}");
+            lines.push(format!("drive: {name} {there:?}"));
+        }
+        lines
+    }
+
     /// Everything that a job of a VM may change, without numbers that every run gives anew.
     pub async fn look(&self) -> String {
         let mut lines = Vec::new();
@@ -163,6 +182,7 @@ impl World {
             .collect();
         let vms = self.simulator.vms();
         running.extend(vms.iter().map(|vm| format!("plugged: {} {}", vm.spec.display_name, vm.spec.nics.len())));
+        running.extend(self.drives().await);
         running.sort();
         lines.extend(running);
         lines.push(format!("simulated disks: {}", self.simulator.disks().len()));
@@ -182,6 +202,10 @@ const LOOKS: &[(&str, &str)] = &[
         "place",
         "SELECT v.name, n.device_id || '', n.is_default || '' FROM nics n JOIN vms v ON v.id = n.vm_id WHERE n.removed IS NULL \
          ORDER BY v.name, n.device_id",
+    ),
+    (
+        "cd",
+        "SELECT v.name, COALESCE(t.name, 'none') FROM vms v LEFT JOIN templates t ON t.id = v.iso_id WHERE v.removed IS NULL ORDER BY v.name",
     ),
     ("access", "SELECT name, COALESCE(key_pair, 'none') FROM vms WHERE removed IS NULL ORDER BY name"),
     ("nic", "SELECT v.name, n.state FROM nics n JOIN vms v ON v.id = n.vm_id WHERE n.removed IS NULL ORDER BY v.name"),

@@ -4,8 +4,12 @@ use super::Answer;
 use crate::Identity;
 use crate::resource::Resource;
 use contract::ApiError;
+use contract_identity::limit_transfers_server::LimitTransfers;
 use contract_identity::limits_server::Limits;
-use contract_identity::{ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, ResourceAmount};
+use contract_identity::{
+    ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, ResourceAmount, TransferRequest, TransferResponse,
+};
+use jobs::StepKey;
 use tonic::{Request, Response};
 
 /// Longest name of a holder that a row keeps.
@@ -32,6 +36,22 @@ impl Limits for Identity {
         let kinds = req.items.iter().map(kind).collect::<Result<Vec<_>, ApiError>>()?;
         self.limits.release(holder, &kinds).await?;
         Ok(Response::new(ReleaseResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl LimitTransfers for Identity {
+    async fn transfer(&self, request: Request<TransferRequest>) -> Answer<TransferResponse> {
+        let step = StepKey::of(&request)?;
+        let (_, req) = self.node.rpc.enter(request).await?;
+        for key in &req.keys {
+            holder(key)?;
+        }
+        if step.is_undo() {
+            self.limits.take_back(&step).await?;
+            return Ok(Response::new(TransferResponse::default()));
+        }
+        Ok(Response::new(self.limits.transfer(&step, &req.keys, req.account_id).await?))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::Identity;
 use contract_identity::accounts_server::AccountsServer;
 use contract_identity::authority_server::AuthorityServer;
 use contract_identity::domains_server::DomainsServer;
+use contract_identity::limit_transfers_server::LimitTransfersServer;
 use contract_identity::limits_server::LimitsServer;
 use contract_identity::resource_limits_server::ResourceLimitsServer;
 use contract_identity::roles_server::RolesServer;
@@ -27,6 +28,7 @@ pub fn routes(identity: Identity) -> Routes {
         .add_service(AuthorityServer::new(identity.clone()))
         .add_service(DomainsServer::new(identity.clone()))
         .add_service(LimitsServer::new(identity.clone()))
+        .add_service(LimitTransfersServer::new(identity.clone()))
         .add_service(ResourceLimitsServer::new(identity.clone()))
         .add_service(RolesServer::new(identity.clone()))
         .add_service(UsersServer::new(identity))

@@ -10,8 +10,8 @@ use contract::api::{JobRef, Success};
 use contract_identity::users_server::Users;
 use contract_identity::{
     CreateUserRequest, DISABLE_USER, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserKeysRequest,
-    GetUserRequest, ListUsersRequest, ListUsersResponse, LockUserRequest, RegisterUserKeysRequest, UpdateUserRequest,
-    User, UserKeys,
+    GetUserRequest, ListUsersRequest, ListUsersResponse, LockUserRequest, MoveUserRequest, RegisterUserKeysRequest,
+    UpdateUserRequest, User, UserKeys,
 };
 use jobs::{Accept, Claim};
 use model::{ListScope, ScopeRequest};
@@ -35,6 +35,12 @@ impl Users for Identity {
         let (cx, _) = self.node.rpc.enter(request).await?;
         self.delete_user(&cx.caller, cx.refs.need("id")?).await?;
         Ok(Response::new(Success { success: true, display_text: None }))
+    }
+
+    async fn r#move(&self, request: Request<MoveUserRequest>) -> Answer<Success> {
+        let (cx, req) = self.node.rpc.enter(request).await?;
+        let (id, account) = (cx.refs.need("id")?, cx.refs.id("accountid")?);
+        Ok(Response::new(self.move_user(&cx.caller, id, account, req.account.as_deref()).await?))
     }
 
     async fn list(&self, request: Request<ListUsersRequest>) -> Answer<ListUsersResponse> {

@@ -6,6 +6,7 @@
 mod ceilings;
 mod reserve;
 mod sweep;
+mod transfer;
 
 pub use ceilings::{Ceilings, chain};
 pub use sweep::FRESH;

@@ -9,10 +9,10 @@ use contract::ApiError;
 use std::collections::BTreeMap;
 
 /// Attempts before the caller is told to try later.
-const ATTEMPTS: usize = 40;
+pub(super) const ATTEMPTS: usize = 40;
 
 /// Why an attempt was given up.
-enum Halt {
+pub(super) enum Halt {
     /// A condition didn't hold, or nobody knows whether the commit took place: look again.
     Look,
     Failed(ApiError),
@@ -143,7 +143,7 @@ impl Limits {
         Ok(Some(plan))
     }
 
-    async fn owners_of(&self, account: &accounts::AccountRow, above: &[i64]) -> Result<Ceilings, ApiError> {
+    pub(super) async fn owners_of(&self, account: &accounts::AccountRow, above: &[i64]) -> Result<Ceilings, ApiError> {
         let owners: Vec<Of> =
             std::iter::once(Of::Account(account.id)).chain(above.iter().map(|id| Of::Domain(*id))).collect();
         self.ceilings(&mut Source::Db(&self.node.db), &owners).await
@@ -231,7 +231,7 @@ impl Limits {
         Ok(moves)
     }
 
-    async fn short_domain(
+    pub(super) async fn short_domain(
         &self,
         id: i64,
         resource: Resource,
@@ -250,7 +250,7 @@ impl Limits {
     }
 }
 
-fn short_account(
+pub(super) fn short_account(
     account: &accounts::AccountRow,
     resource: Resource,
     max: Option<i64>,

@@ -38,6 +38,76 @@ impl Tables {
     }
 }
 
+/// What a thing is, as its service's commands tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A virtual machine.
+    Vm,
+    /// A volume.
+    Volume,
+    /// A guest network.
+    Network,
+    /// A public address.
+    IpAddress,
+    /// A template.
+    Template,
+    /// An ISO.
+    Iso,
+    /// A snapshot of a volume.
+    Snapshot,
+}
+
+impl Kind {
+    /// What people call such things ([`of_accounts`]).
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Vm => "virtual machines",
+            Kind::Volume => "volumes",
+            Kind::Network => "networks",
+            Kind::IpAddress => "public IP addresses",
+            Kind::Template | Kind::Iso => "templates and ISOs",
+            Kind::Snapshot => "snapshots",
+        }
+    }
+}
+
+/// One thing that an account owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thing {
+    /// What it is.
+    pub kind: Kind,
+    /// Its UUID.
+    pub uuid: String,
+}
+
+/// Which rows of a table one may ask its service to end, and most that are read of each.
+const DISPOSABLE: [(&str, Kind, &str); 7] = [
+    ("vms", Kind::Vm, "removed IS NULL AND state <> 'Expunging'"),
+    ("volumes", Kind::Volume, "removed IS NULL AND vm_id IS NULL"),
+    ("snapshots", Kind::Snapshot, "removed IS NULL"),
+    ("templates", Kind::Template, "removed IS NULL AND format <> 'ISO'"),
+    ("templates", Kind::Iso, "removed IS NULL AND format = 'ISO'"),
+    ("networks", Kind::Network, "removed IS NULL AND is_system = 0"),
+    ("ip_addresses", Kind::IpAddress, "removed IS NULL AND state = 'Allocated'"),
+];
+const MOST: i64 = 200;
+
+/// Things of the accounts that may be asked to end, some of each kind: who asks looks again when those are gone.
+pub async fn disposable(db: &Db, tables: &Tables, accounts: &[i64]) -> Result<Vec<Thing>> {
+    let mut things = Vec::new();
+    if accounts.is_empty() {
+        return Ok(things);
+    }
+    for (table, kind, condition) in DISPOSABLE.into_iter().filter(|(t, _, _)| tables.has(t)) {
+        let sql = Sql::new(&format!("SELECT uuid FROM {table} WHERE {condition} AND "));
+        let sql = sql.in_list("account_id", accounts.iter().copied()).push(" ORDER BY id LIMIT ?").bind(MOST);
+        for row in db.all(sql).await? {
+            things.push(Thing { kind, uuid: row.at(0)? });
+        }
+    }
+    Ok(things)
+}
+
 /// How many of what the accounts still own: only kinds of which there are some.
 pub async fn of_accounts(db: &Db, tables: &Tables, accounts: &[i64]) -> Result<Vec<(&'static str, i64)>> {
     let mut owned = Vec::new();

@@ -262,6 +262,45 @@ pub async fn held(db: &Db, holder: &str) -> Result<Held> {
     Ok(held)
 }
 
+/// One amount of a holder, and whose count it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The holder.
+    pub holder: String,
+    /// Type of resource.
+    pub kind: i32,
+    /// How much.
+    pub amount: i64,
+    /// Account.
+    pub account: i64,
+}
+
+/// All that some holders are counted with.
+pub async fn shares(db: &Db, holders: &[String]) -> Result<Vec<Share>> {
+    let sql = Sql::new("SELECT holder, type, amount, account_id FROM limit_reservations WHERE type >= 0 AND ")
+        .in_list("holder", holders.iter().map(String::as_str))
+        .push(" ORDER BY holder, type");
+    let read = |r: &store::Row| Ok(Share { holder: r.at(0)?, kind: r.at(1)?, amount: r.at(2)?, account: r.at(3)? });
+    db.all(sql).await?.iter().map(read).collect()
+}
+
+/// Lets each of these amounts be counted for another account, if all still are what was read: one statement.
+pub async fn hand_over(tx: &mut Tx, shares: &[(&Share, i64)]) -> Result<bool> {
+    let mut sql = Sql::new("UPDATE limit_reservations SET account_id = CASE");
+    for (share, to) in shares {
+        sql = sql.push(" WHEN holder = ? AND type = ? THEN ?").bind(&share.holder).bind(share.kind).bind(*to);
+    }
+    sql = sql.push(" ELSE account_id END WHERE ").in_list("holder", shares.iter().map(|(s, _)| s.holder.as_str()));
+    for (n, (share, _)) in shares.iter().enumerate() {
+        sql = sql
+            .push(if n == 0 { " AND (" } else { " OR " })
+            .push("(holder = ? AND type = ? AND amount = ? AND account_id = ?)");
+        sql = sql.bind(&share.holder).bind(share.kind).bind(share.amount).bind(share.account);
+    }
+    let changed = tx.exec(sql.push(")")).await?;
+    Ok(usize::try_from(changed).is_ok_and(|n| n == shares.len()))
+}
+
 /// Notes what a holder is counted with, and which replica is about to make it.
 pub async fn hold(tx: &mut Tx, holder: &str, account: i64, amounts: &[(i32, i64)], reserver: &str) -> Result<()> {
     let mut sql =

@@ -96,6 +96,16 @@ pub async fn list(db: &Db, id: Option<i64>, name: Option<&str>, kind: Option<&st
     db.all(sql).await?.iter().map(read).collect()
 }
 
+/// Whether another living role than `but` has this name, in whatever case. Whoever is about to give a name asks under a lock
+/// that all who do so take: the row of the first role.
+pub async fn is_taken(tx: &mut Tx, name: &str, but: i64) -> Result<bool> {
+    tx.exec("UPDATE roles SET changes = changes + 1 WHERE id = 1").await?;
+    let sql = Sql::new("SELECT name FROM roles WHERE removed IS NULL AND id <> ?").bind(but);
+    let name = name.to_lowercase();
+    let others: Vec<String> = tx.all(sql).await?.iter().map(|r| r.at(0)).collect::<Result<_>>()?;
+    Ok(others.iter().any(|other| other.to_lowercase() == name))
+}
+
 /// Adds a role.
 pub async fn insert(tx: &mut Tx, role: &RoleRow) -> Result<()> {
     tx.exec(

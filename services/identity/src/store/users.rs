@@ -331,6 +331,12 @@ pub async fn forget_failures(tx: &mut Tx, id: i64) -> Result<()> {
     tx.exec(Sql::new("UPDATE users SET login_attempts = 0 WHERE id = ?").bind(id)).await.map(drop)
 }
 
+/// Gives a user to another account of its domain.
+pub async fn move_to(tx: &mut Tx, id: i64, account: i64) -> Result<bool> {
+    let sql = Sql::new("UPDATE users SET account_id = ? WHERE id = ? AND removed IS NULL");
+    Ok(tx.exec(sql.bind(account).bind(id)).await? > 0)
+}
+
 /// Removes a user; its keys and its password stop working.
 pub async fn remove(tx: &mut Tx, id: i64) -> Result<bool> {
     let sql = Sql::new(

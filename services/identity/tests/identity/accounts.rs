@@ -202,12 +202,12 @@ testkit::databases! {
     }
 
     async fn an_account_that_owns_things_stays(db: testkit::TestDb) {
-        let w = World::new(db).await;
+        let w = World::unserved(db).await;
         // A table of another service, as far as it matters here.
         let create = "CREATE TABLE vms (id BIGINT PRIMARY KEY, uuid VARCHAR(40), account_id BIGINT, state VARCHAR(16), \
                       limits_key VARCHAR(128), removed BIGINT)";
         store::tx!(w.node.db, "vms", |tx| tx.exec(create).await).await.unwrap();
-        w.serve().await; // a replica that starts when the table is there
+        w.serve().await;
         let root = w.root().await;
         let account = w.make_account(&root, "acme", 0, None).await;
         let number = w.number("accounts", account.id.as_deref().unwrap()).await;

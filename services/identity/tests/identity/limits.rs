@@ -1,8 +1,11 @@
 use crate::world::{World, as_, code, err, ok};
+use contract_identity::limit_transfers_client::LimitTransfersClient;
 use contract_identity::{
     Account, Domain, ListAccountsRequest, ListDomainsRequest, ListResourceLimitsRequest, ReleaseRequest,
-    ReserveRequest, ResourceAmount, UpdateResourceCountRequest, UpdateResourceLimitRequest,
+    ReserveRequest, ResourceAmount, TransferRequest, TransferResponse, UpdateResourceCountRequest,
+    UpdateResourceLimitRequest,
 };
+use jobs::StepKey;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use store::Sql;
@@ -27,6 +30,36 @@ impl World {
         let kinds: Vec<_> = kinds.iter().map(|k| (*k, 0)).collect();
         let request = ReleaseRequest { key: key.into(), items: items(&kinds) };
         ok(self.limits().release(as_(&rpc::cx::system_caller(), request))).await;
+    }
+
+    /// Counts these for another account, as the job with this number asks; an undo takes it back.
+    async fn transfer(
+        &self,
+        job: i64,
+        undo: bool,
+        keys: &[&str],
+        account: i64,
+    ) -> Result<TransferResponse, contract::ApiError> {
+        let state = if undo { "Undoing" } else { "Running" };
+        let known = Sql::new("UPDATE jobs SET state = ? WHERE id = ?").bind(state).bind(job);
+        let fresh = format!(
+            "INSERT INTO jobs (id, uuid, service, kind, version, command, job_class, input, caller, account_id, user_id, domain_id, \
+             domain_path, resource_owner, claims, state, seq, epoch, takeovers, cancel, event, description, created) VALUES ({job}, \
+             'job-{job}', 'nobody', 'k', 1, '', '', '', '', 1, 1, 1, '/1/', '', '', '{state}', 0, 1, 0, 0, '', '', 0)"
+        );
+        store::tx!(self.node.db, "job", |tx| {
+            if tx.exec(known.clone()).await? == 0 {
+                tx.exec(fresh.as_str()).await?;
+            }
+            Ok::<_, store::Error>(())
+        })
+        .await
+        .unwrap();
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        let mut request = as_(&rpc::cx::system_caller(), TransferRequest { keys, account_id: account });
+        StepKey::new(job, "limits", 1, undo).attach(&mut request);
+        let mut client = LimitTransfersClient::new(self.node.peers.identity());
+        client.transfer(request).await.map(tonic::Response::into_inner).map_err(Into::into)
     }
 
     async fn used(&self, slot: &str) -> Option<i64> {
@@ -104,6 +137,68 @@ testkit::databases! {
         w.release("vm:late", &[]).await;
         assert_eq!(w.reserve("vm:late", id, &[(CPU, 1)]).await.unwrap_err().code, 530);
         assert_eq!(w.reserve("vm:x", 999, &[(VM, 1)]).await.unwrap_err().code, 431);
+    }
+
+    async fn what_has_another_owner_is_counted_for_that_one(db: testkit::TestDb) {
+        let w = World::new(db).await;
+        let root = w.root().await;
+        let d = w.make_domain(&root, "d", None).await;
+        let e = w.make_domain(&root, "e", None).await;
+        let a = w.make_account(&root, "a", 0, Some(&d)).await;
+        let b = w.make_account(&root, "b", 0, Some(&d)).await;
+        let c = w.make_account(&root, "c", 0, Some(&e)).await;
+        let (ai, bi, ci) = (w.id_of(&a).await, w.id_of(&b).await, w.id_of(&c).await);
+        let (di, ei) = (w.number("domains", d.id()).await, w.number("domains", e.id()).await);
+        w.limit_domain(&d, CPU, 4).await;
+        w.limit_domain(&e, CPU, 9).await;
+        w.reserve("vm:1", ai, &[(VM, 1), (CPU, 4)]).await.unwrap();
+        w.reserve("volume:1", ai, &[(PRIMARY, GIB)]).await.unwrap();
+        let counts = async || {
+            let mut all = Vec::new();
+            for slot in [format!("account/{ai}/8"), format!("account/{bi}/8"), format!("account/{ci}/8"), format!("domain/{di}/8"), format!("domain/{ei}/8"), format!("account/{bi}/10")] {
+                all.push(w.used(&slot).await.unwrap());
+            }
+            all
+        };
+        let keys = ["vm:1", "volume:1", "volume:unknown"];
+        assert_eq!(counts().await, [4, 0, 0, 4, 0, 0]);
+
+        // The domain above both is full already, which is no matter: nothing more is in it.
+        let moved = w.transfer(900, false, &keys, bi).await.unwrap();
+        assert_eq!(moved.former.iter().map(|f| (f.key.as_str(), f.account_id)).collect::<Vec<_>>(), [("vm:1", ai), ("volume:1", ai)]);
+        assert_eq!(counts().await, [0, 4, 0, 4, 0, GIB]);
+        assert_eq!(w.transfer(900, false, &keys, bi).await.unwrap(), moved, "a repeat answers as the first");
+        assert_eq!(counts().await, [0, 4, 0, 4, 0, GIB]);
+        // Its holder goes on as before, at its new account.
+        w.reserve("vm:1", bi, &[(CPU, 3)]).await.unwrap();
+        assert_eq!(counts().await, [0, 3, 0, 3, 0, GIB]);
+
+        // Taken back, whatever the limits say by now; twice is once.
+        w.limit_account(&a, CPU, 0).await;
+        for _ in 0..2 {
+            w.transfer(900, true, &[], 0).await.unwrap();
+            assert_eq!(counts().await, [3, 0, 0, 3, 0, 0]);
+        }
+
+        // What is short is told, of the account and of its domain, and nothing is moved.
+        w.limit_account(&c, PRIMARY, 0).await;
+        let short = w.transfer(901, false, &keys, ci).await.unwrap_err();
+        assert!(short.code == 535 && short.text.contains("for account name=c"), "{short}");
+        w.limit_account(&c, PRIMARY, -1).await;
+        w.limit_domain(&e, CPU, 2).await;
+        let short = w.transfer(902, false, &keys, ci).await.unwrap_err();
+        assert!(short.code == 535 && short.text.contains("for domain ROOT/e"), "{short}");
+        assert_eq!(counts().await, [3, 0, 0, 3, 0, 0]);
+        w.limit_domain(&e, CPU, 9).await;
+        w.transfer(903, false, &keys, ci).await.unwrap();
+        assert_eq!(counts().await, [0, 0, 3, 0, 3, 0]);
+
+        // An undo that comes first: it never happens. And nobody who is gone gets anything.
+        w.transfer(904, true, &keys, ai).await.unwrap();
+        assert_eq!(w.transfer(904, false, &keys, ai).await.unwrap_err().code, 530);
+        assert_eq!(w.transfer(905, false, &keys, 999).await.unwrap_err().code, 431);
+        w.release("vm:1", &[]).await;
+        assert_eq!(counts().await, [0, 0, 0, 0, 0, 0]);
     }
 
     // covers: USG-073, USG-075

@@ -38,6 +38,8 @@ testkit::databases! {
             assert_eq!((got.rule(), got.role_name(), got.description()), (pattern, "ops", "why"));
             ids.push(got.id.unwrap());
         }
+        assert_eq!(code(w.roles().create(as_(&root, role("OPS", "Admin")))).await, 431, "it is there already");
+        assert_eq!(code(w.roles().create_permission(as_(&root, rule(&made, "LIST*", "deny")))).await, 431);
         let bad = err(w.roles().create_permission(as_(&root, rule(&made, "list-*", "allow")))).await;
         assert_eq!(bad.code, 431);
         assert_eq!(code(w.roles().create_permission(as_(&root, rule(&made, "list*", "maybe")))).await, 431);
@@ -77,6 +79,9 @@ testkit::databases! {
         let update = UpdateRoleRequest { id: made.id.clone(), name: Some("ops2".into()), ..Default::default() };
         let shown = ok(w.roles().update(as_(&root, update))).await;
         assert_eq!((shown.name(), shown.description()), ("ops2", "d"));
+        let taken = UpdateRoleRequest { id: made.id.clone(), name: Some("other".into()), ..Default::default() };
+        assert_eq!(code(w.roles().update(as_(&root, taken))).await, 431);
+        ok(w.roles().create(as_(&root, role("ops", "User")))).await; // the name is free again
     }
 
     // covers: IAM-043, IAM-052, IAM-053, IAM-054

@@ -2,7 +2,7 @@ use crate::world::{World, as_, code, err, ok};
 use contract::api::Caller;
 use contract_identity::{
     ByApiKeyRequest, CreateUserRequest, DeleteUserRequest, DisableUserRequest, Domain, EnableUserRequest,
-    GetUserKeysRequest, GetUserRequest, ListAccountsRequest, ListUsersRequest, LockUserRequest,
+    GetUserKeysRequest, GetUserRequest, ListAccountsRequest, ListUsersRequest, LockUserRequest, MoveUserRequest,
     RegisterUserKeysRequest, UpdateUserRequest, User,
 };
 
@@ -147,6 +147,57 @@ testkit::databases! {
         }
     }
 
+    // covers: IAM-026, REL-025, REL-026
+    async fn users_move_within_their_domain(db: testkit::TestDb) {
+        let w = World::new(db).await;
+        let root = w.root().await;
+        let d = w.make_domain(&root, "d", None).await;
+        let below = w.make_domain(&root, "below", Some(&d)).await;
+        let from = w.make_account(&root, "from", 0, Some(&d)).await;
+        let to = w.make_account(&root, "to", 0, Some(&d)).await;
+        let foreign = w.make_account(&root, "foreign", 0, Some(&below)).await;
+        let taken = new_user("mover", "to", Some(&d));
+        let user = ok(w.users().create(as_(&root, new_user("mover", "from", Some(&d))))).await;
+        assert_ne!(code(w.users().create(as_(&root, taken))).await, 200, "one user of that name a domain");
+        let keys = ok(w.users().register_keys(as_(&root, RegisterUserKeysRequest { id: user.id.clone() }))).await;
+        let go = |account: Option<&str>, id: Option<&String>| MoveUserRequest {
+            id: user.id.clone(), account: account.map(str::to_owned), account_id: id.cloned(),
+        };
+        let account_of = async || {
+            let list = ListUsersRequest { id: user.id.clone(), ..Default::default() };
+            let shown = ok(w.users().list(as_(&root, list))).await.user.remove(0);
+            let found = w.authority().by_api_key(ByApiKeyRequest { api_key: keys.api_key().to_owned() }).await.unwrap();
+            let found = found.into_inner().credentials.unwrap();
+            assert_eq!(found.account_name, shown.account());
+            assert_eq!(ok(w.users().get_keys(as_(&root, GetUserKeysRequest { id: user.id.clone() }))).await, keys);
+            shown.account().to_owned()
+        };
+        assert_eq!(account_of().await, "from");
+        // Whose role lets them call it still reach no further than their domain.
+        let admin = w.caller_of(&w.make_account(&root, "ad", 2, Some(&below)).await).await;
+        assert_eq!(code(w.users().r#move(as_(&admin, go(Some("to"), None)))).await, 531);
+        for (request, expected) in [
+            (go(None, None), 431),
+            (go(Some("nobody"), None), 431),
+            (go(Some("foreign"), None), 431),
+            (go(None, foreign.id.as_ref()), 431),
+        ] {
+            assert_eq!(code(w.users().r#move(as_(&root, request))).await, expected);
+        }
+        assert_eq!(account_of().await, "from");
+        for (request, expected) in [
+            (go(Some("to"), None), "to"),
+            (go(Some("to"), None), "to"),
+            (go(None, from.id.as_ref()), "from"),
+            (go(None, to.id.as_ref()), "to"),
+        ] {
+            assert!(ok(w.users().r#move(as_(&root, request))).await.success);
+            assert_eq!(account_of().await, expected);
+        }
+        assert!(w.login("mover", "pw12345", Some("/d")).await.credentials.is_some());
+        assert!(w.events().await.iter().any(|e| e == "USER.MOVE"));
+    }
+
     // covers: IAM-032
     async fn foreign_users_are_out_of_reach(db: testkit::TestDb) {
         let w = World::new(db).await;
@@ -170,8 +221,10 @@ testkit::databases! {
         ] {
             let update = UpdateUserRequest { id: id.clone(), first_name: Some("X".into()), ..Default::default() };
             assert_eq!(code(w.users().update(as_(by, update))).await, expected);
-            assert_eq!(code(w.users().register_keys(as_(by, RegisterUserKeysRequest { id: id.clone() }))).await, expected);
-            assert_eq!(code(w.users().get_keys(as_(by, GetUserKeysRequest { id: id.clone() }))).await, expected);
+            // Members of an account act for each other anyway.
+            let keys = if by.account_id == plain.account_id && id == &own.id { 200 } else { expected };
+            assert_eq!(code(w.users().register_keys(as_(by, RegisterUserKeysRequest { id: id.clone() }))).await, keys);
+            assert_eq!(code(w.users().get_keys(as_(by, GetUserKeysRequest { id: id.clone() }))).await, keys);
             if expected == 531 {
                 assert_eq!(code(w.users().lock(as_(by, LockUserRequest { id: id.clone() }))).await, 531);
                 assert_eq!(code(w.users().enable(as_(by, EnableUserRequest { id: id.clone() }))).await, 531);

@@ -31,19 +31,28 @@ pub struct World {
 }
 
 pub fn options() -> IdentityOptions {
-    IdentityOptions { admin_password: Secret::new("password".into()), ensure_admin_keys: true }
+    IdentityOptions {
+        admin_password: Secret::new("password".into()),
+        ensure_admin_keys: true,
+        patience: std::time::Duration::from_secs(1),
+    }
 }
 
 impl World {
     pub async fn new(test_db: testkit::TestDb) -> World {
+        let world = World::unserved(test_db).await;
+        world.serve().await;
+        world
+    }
+
+    /// Without a replica: tables of other services can still be made.
+    pub async fn unserved(test_db: testkit::TestDb) -> World {
         let db = Db::connect(&DbConfig::new(test_db.url())).await.unwrap();
         let (node, net) = Node::for_tests(db).await;
         for migrations in [jobs::MIGRATIONS, events::MIGRATIONS, model::tags::MIGRATIONS, identity::MIGRATIONS] {
             node.db.migrate(migrations).await.unwrap();
         }
-        let world = World { node, net, _db: test_db };
-        world.serve().await;
-        world
+        World { node, net, _db: test_db }
     }
 
     pub async fn serve(&self) {

@@ -57,6 +57,12 @@ impl Attachments for Api {
         Ok(Response::new(attachment::remove(&self.world, key, &req).await?))
     }
 
+    async fn exchange(&self, request: Request<AllocateNicsRequest>) -> Result<Response<NicsResponse>, Status> {
+        let key = StepKey::of(&request)?;
+        let (cx, req) = self.world.node.rpc.enter(request).await?;
+        Ok(Response::new(attachment::exchange(&self.world, &cx.caller, key, &req).await?))
+    }
+
     async fn set_default(&self, request: Request<SetDefaultNicRequest>) -> Result<Response<NicsResponse>, Status> {
         let key = StepKey::of(&request)?;
         let (_, req) = self.world.node.rpc.enter(request).await?;

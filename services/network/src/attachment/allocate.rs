@@ -17,11 +17,26 @@ use std::sync::Arc;
 use store::{Error, Tx, now_micros};
 
 /// One interface in the making.
-struct Draft {
-    view: Arc<View>,
-    nic: Nic,
-    proposal: Option<Proposal>,
+pub(super) struct Draft {
+    pub(super) view: Arc<View>,
+    pub(super) nic: Nic,
+    pub(super) proposal: Option<Proposal>,
     mac_wanted: bool,
+}
+
+impl Draft {
+    /// Its network sees it coming: with a router, that is noted in `routers`, by network.
+    pub(super) async fn enter(&self, tx: &mut Tx, routers: &mut HashMap<i64, i64>) -> Result<(), Refused> {
+        let network = &self.view.network;
+        let good = match &self.view.router {
+            Some(router) => {
+                routers.insert(network.id, router.id);
+                routers::raise_for_lease(tx, router.id, router.spec_generation).await?
+            }
+            None => networks::touch_in(tx, network.id, network.state).await?,
+        };
+        if good { Ok(()) } else { Err(Refused::Stale) }
+    }
 }
 
 /// Makes the interfaces of a new VM, or further ones of one that has some; with a host, also makes their networks ready there.
@@ -74,7 +89,7 @@ pub async fn allocate(
 }
 
 /// Prepares the next try.
-fn give_way(world: &World, drafts: &mut [Draft], why: &Refused) -> Result<(), ApiError> {
+pub(super) fn give_way(world: &World, drafts: &mut [Draft], why: &Refused) -> Result<(), ApiError> {
     match why {
         Refused::Stale => drafts.iter().for_each(|d| world.views.forget(d.view.network.id)),
         // What another has stays out of the pool; one that was asked for is told so by the next proposal.
@@ -95,7 +110,11 @@ pub(super) async fn wait(world: &World, routers: &[i64]) -> Result<(), ApiError>
     futures::future::try_join_all(waits).await.map(drop)
 }
 
-async fn draft(world: &World, caller: &Caller, request: &AllocateNicsRequest) -> Result<Vec<Draft>, ApiError> {
+pub(super) async fn draft(
+    world: &World,
+    caller: &Caller,
+    request: &AllocateNicsRequest,
+) -> Result<Vec<Draft>, ApiError> {
     let db = &world.node.db;
     let owner = owner(request);
     let count = i64::try_from(request.nics.len()).unwrap_or_default();
@@ -150,7 +169,7 @@ async fn draft(world: &World, caller: &Caller, request: &AllocateNicsRequest) ->
     Ok(drafts)
 }
 
-enum Refused {
+pub(super) enum Refused {
     /// A network isn't what it was.
     Stale,
     /// Another had an address first.
@@ -178,23 +197,13 @@ async fn write(tx: &mut Tx, drafts: &[Draft]) -> Result<(), Refused> {
     let mut order: Vec<&Draft> = drafts.iter().collect();
     order.sort_by_key(|d| d.nic.network_id);
     for draft in order {
-        let network = &draft.view.network;
-        let good = match &draft.view.router {
-            Some(router) => {
-                routers.insert(network.id, router.id);
-                routers::raise_for_lease(tx, router.id, router.spec_generation).await?
-            }
-            None => networks::touch_in(tx, network.id, network.state).await?,
-        };
-        if !good {
-            return Err(Refused::Stale);
-        }
+        draft.enter(tx, &mut routers).await?;
     }
     let rows: Vec<Nic> = drafts.iter().map(|d| d.nic.clone()).collect();
     Ok(nics::insert(tx, &rows, &routers).await?)
 }
 
-fn usage<'a>(kind: &str, nics: impl Iterator<Item = (&'a View, &'a Nic)>) -> Vec<Record> {
+pub(super) fn usage<'a>(kind: &str, nics: impl Iterator<Item = (&'a View, &'a Nic)>) -> Vec<Record> {
     nics.map(|(view, nic)| Record::Usage(nic_usage(kind, nic, view.network.zone_id, view.network.offering_id)))
         .collect()
 }

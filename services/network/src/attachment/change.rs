@@ -130,7 +130,7 @@ async fn trade(tx: &mut Tx, world: &Arc<World>, vm: i64, nic: i64) -> Result<(),
         }
     }
     events::record(tx, &records).await?;
-    noted(tx, world, vm, None).await
+    noted(tx, world, vm, None, None).await
 }
 
 /// What a VM's guest is told has changed: its routers follow. Whoever doesn't wait needn't: a start prepares all of it.
@@ -139,8 +139,9 @@ async fn trade(tx: &mut Tx, world: &Arc<World>, vm: i64, nic: i64) -> Result<(),
 /// Those of the database.
 pub async fn tell(world: &Arc<World>, request: &TellRequest) -> Result<NicsResponse, ApiError> {
     let name = request.host_name.as_deref().filter(|name| !name.is_empty());
+    let uuid = request.vm_uuid.as_deref();
     let nics = store::tx!(world.node.db, "tell-guest", |tx| {
-        told(tx, world, request.vm_id, name).await?;
+        told(tx, world, request.vm_id, name, uuid).await?;
         Ok::<_, ApiError>(nics::of_vm_in(tx, request.vm_id).await?)
     })
     .await?;
@@ -156,14 +157,26 @@ pub async fn tell(world: &Arc<World>, request: &TellRequest) -> Result<NicsRespo
     Ok(response(&nics))
 }
 
-async fn told(tx: &mut Tx, world: &Arc<World>, vm: i64, name: Option<&str>) -> Result<(), ApiError> {
+async fn told(
+    tx: &mut Tx,
+    world: &Arc<World>,
+    vm: i64,
+    name: Option<&str>,
+    uuid: Option<&str>,
+) -> Result<(), ApiError> {
     routers::raise_for_vm(tx, vm).await?;
-    noted(tx, world, vm, name).await
+    noted(tx, world, vm, name, uuid).await
 }
 
 /// The same once the routers' generations are raised.
-async fn noted(tx: &mut Tx, world: &Arc<World>, vm: i64, name: Option<&str>) -> Result<(), ApiError> {
-    nics::tell_vm(tx, vm, name).await?;
+async fn noted(
+    tx: &mut Tx,
+    world: &Arc<World>,
+    vm: i64,
+    name: Option<&str>,
+    uuid: Option<&str>,
+) -> Result<(), ApiError> {
+    nics::tell_vm(tx, vm, name, uuid).await?;
     let networks: BTreeSet<i64> = nics::of_vm_in(tx, vm).await?.iter().map(|n| n.network_id).collect();
     networks.into_iter().for_each(|network| wake_after(tx, world, network));
     Ok(())

@@ -4,6 +4,7 @@ mod allocate;
 mod change;
 mod check;
 mod default;
+mod exchange;
 mod lifecycle;
 mod rate;
 
@@ -11,6 +12,7 @@ pub use allocate::allocate;
 pub use change::{remove, set_default, tell};
 pub use check::check;
 pub use default::default_network;
+pub use exchange::exchange;
 pub use lifecycle::{change_host, prepare, release, unprepare};
 pub use rate::rated;
 

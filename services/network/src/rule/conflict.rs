@@ -77,8 +77,12 @@ fn ports(new: &Rule, old: &Rule) -> Result<(), ApiError> {
     else {
         return match (new.range(), old.range()) {
             (None, None) => {
-                Err(ApiError::conflict(format!("Rule {} is for the same already: all of {}", old.uuid, old.protocol))
-                    .with_entity(&old.uuid, "rule"))
+                // Clients look for these words to know that what they want is there.
+                Err(ApiError::conflict(format!(
+                    "There is already a firewall rule specified with protocol = {} and no ports: {}",
+                    old.protocol, old.uuid
+                ))
+                .with_entity(&old.uuid, "rule"))
             }
             _ => Ok(()),
         };

@@ -264,9 +264,10 @@ pub async fn taken(db: &Db, network: i64, ip_number: Option<i64>, mac: Option<&s
 const TOLD_NOW: &str = "lease_generation = COALESCE((SELECT r.generation FROM routers r WHERE r.live_network = nics.network_id), \
      lease_generation)";
 
-/// Has all that a VM's guest is told told anew, with another name if one is given.
-pub async fn tell_vm(tx: &mut Tx, vm: i64, host_name: Option<&str>) -> Result<()> {
-    let sql = Sql::new("UPDATE nics SET host_name = COALESCE(?, host_name), ").bind(host_name).push(TOLD_NOW);
+/// Has all that a VM's guest is told told anew, with another name or UUID if one is given.
+pub async fn tell_vm(tx: &mut Tx, vm: i64, host_name: Option<&str>, uuid: Option<&str>) -> Result<()> {
+    let sql = Sql::new("UPDATE nics SET host_name = COALESCE(?, host_name), vm_uuid = COALESCE(?, vm_uuid), ");
+    let sql = sql.bind(host_name).bind(uuid).push(TOLD_NOW);
     tx.exec(sql.push(" WHERE vm_id = ? AND removed IS NULL").bind(vm)).await.map(drop)
 }
 

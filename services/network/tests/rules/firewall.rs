@@ -105,7 +105,7 @@ testkit::databases! {
         let listed = EgressFirewallRulesClient::new(w.lab.channel()).list(rpc::cx::request(&w.lab.admin, message)).await.unwrap().into_inner();
         assert_eq!(listed.firewall_rule, [all.clone(), made.clone()]);
         w.refused(537, "conflicts", w.egress(|r| { r.start_port = Some(1); r.end_port = Some(1000); r.dest_cidr_list = vec!["8.8.0.0/16".into()]; })).await;
-        w.refused(537, "the same already", w.egress(|r| { r.protocol = Some("all".into()); r.cidr_list = vec!["10.1.1.128/25".into()]; })).await;
+        w.refused(537, "There is already a firewall rule specified", w.egress(|r| { r.protocol = Some("all".into()); r.cidr_list = vec!["10.1.1.128/25".into()]; })).await;
         w.refused(431, "not within the guest cidr", w.egress(|r| { r.start_port = Some(80); r.cidr_list = vec!["10.9.0.0/24".into()]; })).await;
         w.refused(431, "do not require ports", w.egress(|r| { r.protocol = Some("all".into()); r.start_port = Some(80); })).await;
         w.refused(431, "Destination cidrs", w.egress(|r| { r.start_port = Some(80); r.dest_cidr_list = vec!["x".into()]; })).await;

@@ -34,6 +34,9 @@ pub enum What {
     Take(i64),
     /// Another default NIC.
     MakeDefault(i64),
+    /// These NICs in the place of all others.
+    Exchange,
+    ExchangeAndFail,
 }
 
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -41,6 +44,7 @@ pub enum VmUndo {
     Release,
     Unprepare,
     Remove,
+    Exchange,
 }
 
 impl VmJob {
@@ -146,6 +150,14 @@ impl Job for VmJob {
                 })
                 .await?
             }
+            What::Exchange | What::ExchangeAndFail => {
+                let message = self.request();
+                ctx.call("nics", Some(VmUndo::Exchange), |call| {
+                    let (mut client, request) = (client.clone(), call.request(message.clone()));
+                    async move { client.exchange(request).await }
+                })
+                .await?
+            }
             What::MakeDefault(nic_id) => {
                 let message = net::SetDefaultNicRequest { vm_id: self.vm, nic_id };
                 ctx.call("nic", jobs::NO_UNDO, |call| {
@@ -155,7 +167,7 @@ impl Job for VmJob {
                 .await?
             }
         };
-        if matches!(self.what, What::DeployAndFail | What::AddAndFail(_)) {
+        if matches!(self.what, What::DeployAndFail | What::AddAndFail(_) | What::ExchangeAndFail) {
             return Err(ApiError::failed("the VM could not be started"));
         }
         jobs::finish!(ctx, |tx| {
@@ -172,6 +184,7 @@ impl Job for VmJob {
             match undo {
                 VmUndo::Release => client.release(call.request(this)).await,
                 VmUndo::Unprepare => client.unprepare(call.request(this)).await,
+                VmUndo::Exchange => client.exchange(call.request(net::AllocateNicsRequest::default())).await,
                 VmUndo::Remove => {
                     client.remove(call.request(net::RemoveNicRequest { vm_id: this.vm_id, nic_id: 0 })).await
                 }

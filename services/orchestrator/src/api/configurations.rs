@@ -4,7 +4,7 @@ use crate::{configuration, world::World};
 use contract_infra::configurations_server::Configurations;
 use contract_infra::{
     Capabilities, Configuration, ListCapabilitiesRequest, ListConfigurationsRequest, ListConfigurationsResponse,
-    UpdateConfigurationRequest,
+    ListDeploymentPlannersRequest, ListDeploymentPlannersResponse, UpdateConfigurationRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -28,6 +28,14 @@ impl Configurations for ConfigurationsApi {
     ) -> Result<Response<ListConfigurationsResponse>, Status> {
         let (cx, r) = self.0.node.rpc.enter(request).await?;
         Ok(Response::new(configuration::list(&self.0, &cx, &r)?))
+    }
+
+    async fn list_planners(
+        &self,
+        request: Request<ListDeploymentPlannersRequest>,
+    ) -> Result<Response<ListDeploymentPlannersResponse>, Status> {
+        let (_, r) = self.0.node.rpc.enter(request).await?;
+        Ok(Response::new(configuration::planners(&self.0, &r)?))
     }
 
     async fn update(&self, request: Request<UpdateConfigurationRequest>) -> Result<Response<Configuration>, Status> {

@@ -26,6 +26,7 @@ pub mod ssh_key_pairs;
 pub mod tags;
 pub mod virtual_machine_access;
 pub mod virtual_machine_changes;
+pub mod virtual_machine_isos;
 pub mod virtual_machine_migrations;
 pub mod virtual_machine_nics;
 pub mod virtual_machines;
@@ -39,6 +40,7 @@ use contract_compute::load_balancer_instances_server::LoadBalancerInstancesServe
 use contract_compute::ssh_key_pairs_server::SshKeyPairsServer;
 use contract_compute::virtual_machine_access_server::VirtualMachineAccessServer;
 use contract_compute::virtual_machine_changes_server::VirtualMachineChangesServer;
+use contract_compute::virtual_machine_isos_server::VirtualMachineIsosServer;
 use contract_compute::virtual_machine_metrics_server::VirtualMachineMetricsServer;
 use contract_compute::virtual_machine_migrations_server::VirtualMachineMigrationsServer;
 use contract_compute::virtual_machine_nics_server::VirtualMachineNicsServer;
@@ -78,6 +80,7 @@ pub fn routes(world: &World, vms: &VmWorld) -> Routes {
         ))))
         .add_service(HostsForMigrationServer::new(hosts_for_migration::Api::new(vms.clone())))
         .add_service(VirtualMachineAccessServer::new(virtual_machine_access::VirtualMachineAccessApi(vms.clone())))
+        .add_service(VirtualMachineIsosServer::new(virtual_machine_isos::VirtualMachineIsosApi(vms.clone())))
         .add_service(VirtualMachineNicsServer::new(virtual_machine_nics::VirtualMachineNicsApi(vms.clone())))
         .add_service(ConsolesServer::new(consoles::ConsolesApi(vms.clone())))
         .add_service(AffinityGroupsServer::new(affinity_groups::AffinityGroupsApi(vms.clone())))

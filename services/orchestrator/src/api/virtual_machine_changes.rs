@@ -3,6 +3,7 @@
 use crate::host::maintenance::undisturbed;
 use crate::store::vm_shapes::Shape;
 use crate::store::vms::VmRow;
+use crate::vm::assign;
 use crate::vm::restore::{self, Ask};
 use crate::vm::scale::{Facts, Scale, not_stopped};
 use crate::vm::submit::{Wish, named, submit};
@@ -11,7 +12,8 @@ use contract::api::JobRef;
 use contract::{ApiError, CommandInfo, Request as _};
 use contract_compute::virtual_machine_changes_server::VirtualMachineChanges;
 use contract_compute::{
-    ChangeServiceForVirtualMachineRequest, RestoreVirtualMachineRequest, ScaleVirtualMachineRequest, VirtualMachine,
+    AssignVirtualMachineRequest, ChangeServiceForVirtualMachineRequest, RestoreVirtualMachineRequest,
+    ScaleVirtualMachineRequest, VirtualMachine,
 };
 use model::state::VmState;
 use rpc::Cx;
@@ -108,5 +110,28 @@ impl VirtualMachineChanges for VirtualMachineChangesApi {
             reboot: false,
         };
         Ok(Response::new(restore::accept(world, &cx, &vm, ask).await?))
+    }
+
+    async fn assign(&self, request: Request<AssignVirtualMachineRequest>) -> Result<Response<VirtualMachine>, Status> {
+        let world = &self.0;
+        let (cx, request) = world.node.rpc.enter(request).await?;
+        // It has a job only so that it is whole or not at all; clients know none.
+        let job = match jobs::answered::<JobRef>(&world.node.db, &cx.caller).await? {
+            Some(known) => known,
+            None => {
+                let vm = named(world, &cx, "virtualmachineid").await?;
+                let order = assign::check(world, &cx, &vm, &request).await?;
+                let wish = Wish {
+                    command: None,
+                    custom_id: None,
+                    description: format!("moving VM to another user: {}", view::label(&vm)),
+                    about_vm: false,
+                    claims: order.claims,
+                };
+                submit(world, &cx, &vm, order.job, wish).await?
+            }
+        };
+        let done: VirtualMachine = world.jobs.end_of(&job.job_id).await?.output()?;
+        Ok(Response::new(done))
     }
 }

@@ -1,8 +1,7 @@
 //! `arcus.compute.v1.VirtualMachines`.
 
 use crate::host::maintenance::undisturbed;
-use crate::store::{affinity, instance_groups, vm_list, vm_roots, vms};
-use crate::vm::access::Tell;
+use crate::store::{affinity, vm_list, vm_roots, vms};
 use crate::vm::boot::Constraints;
 use crate::vm::deploy::{nic_requests, release_limits};
 use crate::vm::destroy::Destroy;
@@ -14,7 +13,7 @@ use crate::vm::start::Start;
 use crate::vm::stop::Stop;
 use crate::vm::{self, VmWorld, names, view};
 use config::keys;
-use contract::api::{Caller, JobRef};
+use contract::api::JobRef;
 use contract::{ApiError, CommandInfo, Page, Request as _};
 use contract_compute::virtual_machines_server::VirtualMachines;
 use contract_compute::{
@@ -25,17 +24,11 @@ use contract_compute::{
 };
 use contract_identity::{ReserveRequest, ResourceAmount};
 use contract_network::AllocateNicsRequest;
-use events::{EventRecord, EventState, Record};
 use jobs::{Accept, Job};
 use model::state::VmState;
 use model::{ListScope, Paged as _, ScopeRequest};
 use rpc::Cx;
-use std::collections::BTreeMap;
-use std::time::Duration;
 use tonic::{Request, Response, Status};
-
-/// How long a change waits for the VM's routers.
-const TOLD: Duration = Duration::from_secs(20);
 
 /// The handlers.
 pub struct Api {
@@ -130,6 +123,7 @@ impl Api {
         let vm = &order.new.vm;
         let mut claims = vec![vm::claim(vm.id), vm::account_claim(vm.owner.account_id)];
         claims.extend(order.new.networks.iter().map(|n| vm::network_claim(*n)));
+        claims.extend(vm.iso_id.map(vm::iso::claim));
         jobs::mutate!(self.world.node.db, &cx.caller, "deploy", |tx| {
             vms::insert(tx, &order.new).await.map_err(|e| insert_error(e, order))?;
             let groups: Vec<i64> = order.groups.iter().map(|g| g.id).collect();
@@ -163,11 +157,6 @@ fn insert_error(e: store::Error, order: &Order) -> ApiError {
         return ApiError::param("customid is the id of another virtual machine");
     }
     e.into()
-}
-
-fn event(caller: &Caller, kind: &str, vm: &vms::VmRow, text: &str) -> Record {
-    let event = EventRecord::new(caller, kind, EventState::Completed, format!("{text}: {}", view::label(vm)));
-    Record::Event(event.about("VirtualMachine", &vm.uuid).owned_by(&vm.owner))
 }
 
 fn asked_tags(tags: &[contract::api::TagParam]) -> Vec<(String, String)> {
@@ -221,7 +210,8 @@ impl VirtualMachines for Api {
         let offering = crate::store::vm_order::offering_of_vm(&self.world.node.db, vm.service_offering_id)
             .await
             .map_err(ApiError::from)?;
-        let constraints = Constraints { host, tags: offering.host_tags, ..Constraints::default() };
+        let planner = crate::vm::approach::named(request.deployment_planner.as_deref())?;
+        let constraints = Constraints { host, tags: offering.host_tags, planner, ..Constraints::default() };
         let job = Start { vm: vm.id, constraints };
         let command = StartVirtualMachineRequest::COMMAND;
         Ok(Response::new(self.accept(&cx, &vm, command, request.custom_job_id, "starting", job).await?))
@@ -255,68 +245,7 @@ impl VirtualMachines for Api {
     async fn update(&self, request: Request<UpdateVirtualMachineRequest>) -> Result<Response<VirtualMachine>, Status> {
         let (cx, request) = self.world.node.rpc.enter(request).await?;
         let vm = self.vm(&cx, "id").await?;
-        let change = change(&cx, &vm, &request)?;
-        let db = &self.world.node.db;
-        let mut shown = view::one(&self.world, vm.id, &cx.caller).await?;
-        apply(&mut shown, &change);
-        // Its routers hear of it in any case, by a job of its own.
-        let running = vm.state == VmState::Running;
-        let told = (change.user_data.is_some() || change.name.is_some()).then(|| Tell {
-            vm: vm.id,
-            host_name: change.name.clone(),
-            running,
-        });
-        let (job, ticket) = (model::new_uuid(), self.world.jobs.ticket().await?);
-        let group = request.group.as_deref();
-        if let Some(name) = group.filter(|name| !name.is_empty()) {
-            crate::instance_group::checked(name)?;
-        }
-        let group_id = db.next_id("instance_group").await.map_err(ApiError::from)?;
-        let answer = jobs::mutate!(db, &cx.caller, "update-vm", |tx| {
-            jobs::claims::free(tx, &[vm::claim(vm.id)]).await?;
-            vms::change(tx, vm.id, &change).await.map_err(|e| match e {
-                store::Error::Unique { .. } => ApiError::param("the name or id is taken by another virtual machine"),
-                other => other.into(),
-            })?;
-            let mut shown = shown.clone();
-            if let Some(name) = group {
-                (shown.group_id, shown.group) = match name {
-                    "" => {
-                        instance_groups::leave(tx, vm.id).await?;
-                        (None, None)
-                    }
-                    name => {
-                        instance_groups::join(tx, vm.id, &vm.owner, name, group_id).await?;
-                        (instance_groups::of_vm(tx, vm.id).await?, Some(name.to_owned()))
-                    }
-                };
-            }
-            events::record(tx, &[event(&cx.caller, "VM.UPDATE", &vm, "updating Vm")]).await?;
-            if let Some(tell) = &told {
-                let accept = Accept {
-                    job: tell.clone(),
-                    caller: rpc::cx::system_caller(),
-                    command: None,
-                    owner: vm.owner.clone(),
-                    instance: None,
-                    claims: vec![vm::claim(vm.id)],
-                    custom_id: Some(job.clone()),
-                    description: format!("telling the routers of VM: {}", view::label(&vm)),
-                    entity_id: None,
-                };
-                self.world.jobs.accept(tx, ticket.clone(), accept).await?;
-            }
-            Ok::<_, ApiError>(shown)
-        })
-        .await?;
-        // As 4.11 the guest sees it once this is answered, if its routers can be told soon.
-        if told.is_some()
-            && running
-            && let Ok(Err(error)) = tokio::time::timeout(TOLD, self.world.jobs.end_of(&job)).await
-        {
-            tracing::debug!(vm = vm.uuid, %error, "the routers hear of a change later");
-        }
-        Ok(Response::new(answer))
+        Ok(Response::new(vm::update::update(&self.world, &cx, &vm, &request).await?))
     }
 
     async fn destroy(&self, request: Request<DestroyVirtualMachineRequest>) -> Result<Response<JobRef>, Status> {
@@ -400,7 +329,7 @@ impl VirtualMachines for Api {
     async fn plan_deploy(&self, request: Request<DeployVirtualMachineRequest>) -> Result<Response<DeployPlan>, Status> {
         let (cx, request) = self.world.node.rpc.enter(request).await?;
         let order = order::check(&self.world, &cx, &request, false).await?;
-        Ok(Response::new(vm::plan::of(&self.world, &order).await?))
+        Ok(Response::new(vm::plan::of(&self.world, &order, cx.caller.is_root_admin()).await?))
     }
 
     async fn get_user_data(
@@ -467,6 +396,7 @@ impl Api {
             pod: one("podid").filter(|_| admin),
             host: one("hostid").filter(|_| admin),
             template: one("templateid"),
+            iso: one("isoid"),
             offering: one("serviceofferingid"),
             user: one("userid"),
             group: one("groupid"),
@@ -481,61 +411,5 @@ impl Api {
             affinity_group: one("affinitygroupid"),
         };
         Ok((scope, filter, page))
-    }
-}
-
-fn change(cx: &Cx, vm: &vms::VmRow, r: &UpdateVirtualMachineRequest) -> Result<vms::VmChange, ApiError> {
-    if let Some(name) = &r.name {
-        names::check(name)?;
-    }
-    let details: Option<BTreeMap<String, String>> = match (r.cleanup_details.unwrap_or(false), r.details.is_empty()) {
-        (true, _) => Some(BTreeMap::new()),
-        (false, true) => None,
-        (false, false) => Some(r.details.clone().into_iter().collect()),
-    };
-    if details.is_some() && vm.state != VmState::Stopped {
-        return Err(ApiError::param("details can be changed while the virtual machine is Stopped only"));
-    }
-    if r.name.is_some() && vm.state != VmState::Stopped {
-        return Err(ApiError::param("the name can be changed while the virtual machine is Stopped only"));
-    }
-    let uuid = r.custom_id.clone().filter(|id| !id.is_empty());
-    if let Some(id) = &uuid
-        && uuid::Uuid::parse_str(id).is_err()
-    {
-        return Err(ApiError::param("customid isn't a UUID"));
-    }
-    Ok(vms::VmChange {
-        name: r.name.clone(),
-        display_name: r.display_name.clone(),
-        os_type_id: cx.refs.id("ostypeid")?,
-        user_data: order::check_user_data(r.userdata.as_deref())?,
-        display_vm: r.display_vm,
-        ha_enabled: r.ha_enable,
-        dynamic_scaling: r.is_dynamically_scalable,
-        instance_name: r.instance_name.clone(),
-        details,
-        uuid,
-    })
-}
-
-/// The answer after a change, without reading it back.
-fn apply(shown: &mut VirtualMachine, change: &vms::VmChange) {
-    let set = |slot: &mut Option<String>, value: &Option<String>| {
-        if value.is_some() {
-            slot.clone_from(value);
-        }
-    };
-    set(&mut shown.name, &change.name);
-    set(&mut shown.display_name, &change.display_name);
-    set(&mut shown.id, &change.uuid);
-    if shown.instance_name.is_some() {
-        set(&mut shown.instance_name, &change.instance_name);
-    }
-    shown.display_vm = change.display_vm.or(shown.display_vm);
-    shown.ha_enable = change.ha_enabled.or(shown.ha_enable);
-    shown.is_dynamically_scalable = change.dynamic_scaling.or(shown.is_dynamically_scalable);
-    if let Some(details) = &change.details {
-        shown.details = details.clone().into_iter().collect();
     }
 }

@@ -1,6 +1,6 @@
-//! What belonged to accounts and domains that are gone: dedications end (IAM-076), and so do affinity and instance groups.
+//! What belonged to accounts and domains that are gone: dedications end (IAM-076), and so do affinity and instance groups and key pairs.
 
-use crate::store::{affinity, dedications as rows, instance_groups};
+use crate::store::{affinity, dedications as rows, instance_groups, key_pairs};
 use crate::vm::VmWorld;
 use contract::ApiError;
 use coord::{Notice, Term};
@@ -47,11 +47,15 @@ async fn told(news: &mut coord::Subscription) {
 async fn once(world: &VmWorld, term: &Term) -> Result<(), ApiError> {
     let db = &world.node.db;
     let groups = instance_groups::orphaned(db).await?;
-    if !groups.is_empty() {
+    let keys = key_pairs::orphaned(db).await?;
+    if !groups.is_empty() || !keys.is_empty() {
         ::store::tx!(db, "groups-of-the-gone", |tx| {
             term.fence(tx).await?;
             for group in &groups {
                 instance_groups::delete(tx, *group).await?;
+            }
+            for key in &keys {
+                key_pairs::remove(tx, *key).await?;
             }
             Ok::<_, ApiError>(())
         })

@@ -42,6 +42,7 @@ impl FitTree {
     }
 
     /// Number of leaves.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.leaves
     }

@@ -1,31 +1,19 @@
 //! The hosts in memory. Fed by topic "placement" and by this replica's own decisions; it only proposes, so being stale
 //! costs a retry and never correctness.
 
+use super::clusters::Clusters;
 use super::fit_tree::{FitTree, Free};
-use super::reserve::{Amount, Terms};
+use super::planner::Planner;
+use super::reserve::{Amount, Keep, Terms};
 use super::rules::Rules;
+use super::search::Search;
 use super::shortage::{Rejection, Shortage};
+use super::strategy::Strategy;
 use crate::store::placement::{self as rows, HostRow};
 use contract::ApiError;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use store::Db;
-
-/// In which order hosts are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// From a random point on.
-    Random,
-    /// In order of cluster and host number.
-    FirstFit,
-}
-
-impl Algorithm {
-    /// Reads the setting `vm.allocation.algorithm`; the algorithms that aren't built yet act as their nearest kin.
-    pub fn parse(word: &str) -> Algorithm {
-        if word.to_ascii_lowercase().contains("firstfit") { Algorithm::FirstFit } else { Algorithm::Random }
-    }
-}
 
 /// What a VM needs of its host.
 #[derive(Clone, Debug)]
@@ -52,6 +40,14 @@ pub struct Wanted {
     pub without_clusters: HashSet<i64>,
     /// What its affinity groups ask for; [`super::Rules`] are read where the place is decided.
     pub rules: Rules,
+    /// Whose it is.
+    pub account: i64,
+    /// The planner that was asked for; none: that of its offering, or the setting's.
+    pub planner: Option<Planner>,
+    /// Whether clusters take it beyond their disable thresholds when nothing else is left: it is started again after a failure.
+    pub in_need: bool,
+    /// VMs that were stopped since then (UTC µs) still count where they ran (`capacity.skipcounting.hours`).
+    pub since: i64,
 }
 
 /// A host that may take the VM.
@@ -69,10 +65,26 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// What must hold of the host when it is taken for a VM with these rules.
-    pub fn terms(&self, rules: &Rules) -> Terms {
-        Terms { host: self.dedicated_to, zone: rules.zone }
+    /// What must hold of the host when it is taken for what is wanted.
+    pub fn terms(&self, wanted: &Wanted, strategy: &Strategy) -> Terms {
+        let keep = match strategy.planner {
+            Planner::ImplicitDedication if strategy.is_strict() => Keep::Alone(wanted.account),
+            Planner::ImplicitDedication => Keep::With(wanted.account),
+            _ => Keep::Anyone,
+        };
+        Terms { host: self.dedicated_to, zone: wanted.rules.zone, keep, since: wanted.since }
     }
+}
+
+/// A cluster as a strategy sees it.
+#[derive(Clone, Debug)]
+pub struct Surveyed {
+    /// Its number.
+    pub cluster: i64,
+    /// How many of its hosts could take what is wanted.
+    pub suitable: usize,
+    /// The others, with their reasons.
+    pub shortage: Shortage,
 }
 
 /// The index. Cheap to clone.
@@ -87,20 +99,19 @@ fn key_of(host: &HostRow) -> Key {
 }
 
 #[derive(Default)]
-struct Inner {
-    groups: HashMap<Key, Group>,
+pub(super) struct Inner {
+    pub(super) groups: HashMap<Key, Group>,
     /// Host → its group and leaf.
     places: HashMap<i64, (Key, usize)>,
-    /// Zone and hypervisor → clusters, sorted.
-    clusters: HashMap<(i64, String), Vec<i64>>,
+    pub(super) clusters: Clusters,
 }
 
 impl Inner {
     fn of(hosts: Vec<HostRow>) -> Inner {
         let mut groups: HashMap<Key, Vec<HostRow>> = HashMap::new();
-        let mut clusters: HashMap<(i64, String), BTreeSet<i64>> = HashMap::new();
+        let mut clusters = Clusters::default();
         for host in hosts {
-            clusters.entry((host.zone, host.hypervisor.clone())).or_default().insert(host.cluster);
+            clusters.add(&host);
             groups.entry(key_of(&host)).or_default().push(host);
         }
         let groups: HashMap<_, _> = groups.into_iter().map(|(k, hosts)| (k, Group::of(hosts))).collect();
@@ -110,11 +121,23 @@ impl Inner {
                 places.insert(host.id, (key.clone(), i));
             }
         }
-        let clusters = clusters.into_iter().map(|(key, ids)| (key, ids.into_iter().collect())).collect();
         Inner { groups, places, clusters }
     }
 
-    fn host(&self, id: i64) -> Option<&HostRow> {
+    /// Changes what is known of a host; one that isn't known is left alone.
+    fn alter(&mut self, id: i64, change: impl FnOnce(&mut HostRow)) {
+        let Inner { groups, places, clusters } = self;
+        let Some((key, i)) = places.get(&id) else { return };
+        let Some(group) = groups.get_mut(key) else { return };
+        let Some(row) = group.hosts.get_mut(*i) else { return };
+        clusters.remove(row);
+        change(row);
+        clusters.add(row);
+        group.tree.set(*i, leaf(row));
+        group.empties.set(*i, empty_leaf(row));
+    }
+
+    pub(super) fn host(&self, id: i64) -> Option<&HostRow> {
         let (key, i) = self.places.get(&id)?;
         self.groups.get(key)?.hosts.get(*i)
     }
@@ -129,25 +152,40 @@ impl Inner {
 }
 
 #[derive(Default)]
-struct Group {
-    hosts: Vec<HostRow>,
-    tree: FitTree,
+pub(super) struct Group {
+    pub(super) hosts: Vec<HostRow>,
+    pub(super) tree: FitTree,
+    /// Of hosts without VMs only.
+    pub(super) empties: FitTree,
+    /// Cluster → its first leaf and the one after its last.
+    pub(super) ranges: HashMap<i64, (usize, usize)>,
 }
 
 impl Group {
     fn of(mut hosts: Vec<HostRow>) -> Group {
         hosts.sort_by_key(|h| (h.pod, h.cluster, h.id));
         let tree = FitTree::new(&hosts.iter().map(leaf).collect::<Vec<_>>());
-        Group { hosts, tree }
+        let empties = FitTree::new(&hosts.iter().map(empty_leaf).collect::<Vec<_>>());
+        let mut ranges: HashMap<i64, (usize, usize)> = HashMap::new();
+        for (i, host) in hosts.iter().enumerate() {
+            ranges.entry(host.cluster).or_insert((i, i)).1 = i + 1;
+        }
+        Group { hosts, tree, empties, ranges }
     }
 }
 
-/// A host that takes nothing shows an empty leaf.
+const NOTHING: Free = Free { cpu: -1, memory: -1 };
+
+/// A host that takes nothing shows an empty leaf. So does one that an account has to itself: who may go there knows it.
 fn leaf(host: &HostRow) -> Free {
-    if host.refusal().is_some() {
-        return Free { cpu: -1, memory: -1 };
+    if host.refusal().is_some() || (host.kept_for.is_some() && host.guests > 0) {
+        return NOTHING;
     }
     Free { cpu: host.free_cpu, memory: host.free_memory }
+}
+
+fn empty_leaf(host: &HostRow) -> Free {
+    if host.guests == 0 { leaf(host) } else { NOTHING }
 }
 
 impl Index {
@@ -169,15 +207,9 @@ impl Index {
         let found: HashMap<i64, HostRow> = rows::hosts(db, Some(hosts)).await?.into_iter().map(|h| (h.id, h)).collect();
         let known = {
             let mut inner = self.write();
-            let Inner { groups, places, .. } = &mut *inner;
-            hosts.iter().all(|id| match (places.get(id), found.get(id)) {
-                (Some((key, i)), Some(row)) if *key == key_of(row) => {
-                    if let Some(group) = groups.get_mut(key) {
-                        group.tree.set(*i, leaf(row));
-                        if let Some(slot) = group.hosts.get_mut(*i) {
-                            *slot = row.clone();
-                        }
-                    }
+            hosts.iter().all(|id| match (inner.places.get(id), found.get(id)) {
+                (Some((key, _)), Some(row)) if *key == key_of(row) => {
+                    inner.alter(*id, |known| *known = row.clone());
                     true
                 }
                 (None, None) => true,
@@ -189,27 +221,29 @@ impl Index {
 
     /// Notes what this replica took (or, negative, gave back) in a committed transaction.
     pub fn took(&self, host: i64, amount: Amount) {
-        let mut inner = self.write();
-        let Inner { groups, places, .. } = &mut *inner;
-        let Some((key, i)) = places.get(&host) else { return };
-        let Some(group) = groups.get_mut(key) else { return };
-        let Some(row) = group.hosts.get_mut(*i) else { return };
-        row.free_cpu -= amount.cpu_mhz;
-        row.free_memory -= amount.memory;
-        row.guests += if amount.cpu_mhz >= 0 && amount.memory >= 0 { 1 } else { -1 };
-        group.tree.set(*i, leaf(row));
+        self.write().alter(host, |row| {
+            row.free_cpu -= amount.cpu_mhz;
+            row.free_memory -= amount.memory;
+            row.guests += if amount.cpu_mhz >= 0 && amount.memory >= 0 { 1 } else { -1 };
+        });
     }
 
     /// Notes what a guest that is on a host already takes more (or, negative, less) of it.
     pub fn grew(&self, host: i64, amount: Amount) {
-        let mut inner = self.write();
-        let Inner { groups, places, .. } = &mut *inner;
-        let Some((key, i)) = places.get(&host) else { return };
-        let Some(group) = groups.get_mut(key) else { return };
-        let Some(row) = group.hosts.get_mut(*i) else { return };
-        row.free_cpu -= amount.cpu_mhz;
-        row.free_memory -= amount.memory;
-        group.tree.set(*i, leaf(row));
+        self.write().alter(host, |row| {
+            row.free_cpu -= amount.cpu_mhz;
+            row.free_memory -= amount.memory;
+        });
+    }
+
+    /// Notes that an account has a host to itself, by a committed transaction.
+    pub fn kept(&self, host: i64, account: i64) {
+        self.write().alter(host, |row| row.kept_for = Some(account));
+    }
+
+    /// Whether an account has a host to itself, or had.
+    pub fn is_kept(&self, host: i64) -> bool {
+        self.read().host(host).is_some_and(|row| row.kept_for.is_some())
     }
 
     /// The next host to try, `rejected` ones left out.
@@ -219,47 +253,55 @@ impl Index {
     pub fn propose(
         &self,
         wanted: &Wanted,
-        algorithm: Algorithm,
-        start: usize,
+        strategy: &Strategy,
         rejected: &HashMap<i64, Rejection>,
     ) -> Result<Candidate, Shortage> {
         let inner = self.read();
-        let fits = |host: &&HostRow| !rejected.contains_key(&host.id) && refusal(host, wanted).is_none();
+        let why = |host: &HostRow| {
+            let known = rejected.get(&host.id).copied();
+            known.or_else(|| refusal(host, wanted)).or_else(|| strategy.refusal(host, wanted))
+        };
+        let fits = |host: &HostRow| why(host).is_none();
         let there = |host: &&HostRow| host.zone == wanted.zone && host.hypervisor == wanted.hypervisor;
-        let one = |id: Option<i64>| id.and_then(|id| inner.host(id)).filter(there).filter(fits);
-        // Where it must be if anywhere, and where it would be best, need no search.
+        let one = |id: Option<i64>| id.and_then(|id| inner.host(id)).filter(there).filter(|host| fits(host));
+        // Where it must be if anywhere, and where it would be best, need no search, and there the thresholds don't count.
         let only = wanted.host.or(wanted.rules.together.first().copied());
-        if let Some(host) = one(only).or_else(|| one(wanted.prefer)) {
+        let search = Search { inner: &inner, wanted, strategy };
+        let found = one(only).or_else(|| one(wanted.prefer));
+        let found = found.or_else(|| if only.is_none() { search.run(&fits) } else { None });
+        if let Some(host) = found {
             return Ok(host.candidate());
         }
-        let need = Free { cpu: wanted.amount.cpu_mhz, memory: wanted.amount.memory };
-        let parts = if only.is_some() { Vec::new() } else { wanted.rules.parts() };
-        for part in parts {
-            let Some(group) = inner.groups.get(&(wanted.zone, wanted.hypervisor.clone(), part)) else { continue };
-            let start = match algorithm {
-                Algorithm::Random if group.tree.len() > 0 => start % group.tree.len(),
-                _ => 0,
-            };
-            for (mut from, to) in [(start, usize::MAX), (0, start)] {
-                while let Some(i) = group.tree.first(from, need).filter(|i| *i < to) {
-                    match group.hosts.get(i).filter(fits) {
-                        Some(host) => return Ok(host.candidate()),
-                        None => from = i + 1,
-                    }
-                }
-            }
-        }
         let reason = |host: &&HostRow| {
-            let why = rejected.get(&host.id).copied().or_else(|| refusal(host, wanted));
-            (host.name.clone(), why.unwrap_or(Rejection::Taken))
+            let over = || search.is_over(host.cluster).then_some(Rejection::Threshold);
+            (host.name.clone(), why(host).or_else(over).unwrap_or(Rejection::Taken))
         };
         let all = inner.of_zone(wanted.zone, &wanted.hypervisor);
         Err(Shortage { wanted: wanted.to_string(), rejected: all.iter().map(reason).collect() })
     }
 
+    /// What a strategy finds in each cluster, in the order in which it looks at them. Goes through all hosts of the zone: for people.
+    pub fn survey(&self, wanted: &Wanted, strategy: &Strategy) -> Vec<Surveyed> {
+        let inner = self.read();
+        let search = Search { inner: &inner, wanted, strategy };
+        let mut hosts: HashMap<i64, Vec<&HostRow>> = HashMap::new();
+        for host in inner.of_zone(wanted.zone, &wanted.hypervisor) {
+            hosts.entry(host.cluster).or_default().push(host);
+        }
+        let survey = |cluster: i64| {
+            let hosts = hosts.get(&cluster).map(Vec::as_slice).unwrap_or_default();
+            let over = search.is_over(cluster).then_some(Rejection::Threshold);
+            let why = |host: &HostRow| refusal(host, wanted).or_else(|| strategy.refusal(host, wanted)).or(over);
+            let rejected: Vec<_> = hosts.iter().filter_map(|h| Some((h.name.clone(), why(h)?))).collect();
+            let suitable = hosts.len() - rejected.len();
+            Surveyed { cluster, suitable, shortage: Shortage { wanted: String::new(), rejected } }
+        };
+        strategy.clusters(&inner.clusters, wanted).map(survey).collect()
+    }
+
     /// The clusters that have hosts of a hypervisor in a zone.
     pub fn clusters(&self, zone: i64, hypervisor: &str) -> Vec<i64> {
-        self.read().clusters.get(&(zone, hypervisor.to_owned())).cloned().unwrap_or_default()
+        self.read().clusters.ids(zone, hypervisor)
     }
 
     /// Number of hosts.
@@ -299,6 +341,9 @@ pub fn refusal(host: &HostRow, wanted: &Wanted) -> Option<Rejection> {
     if let Some(why) = wanted.rules.refusal(host) {
         return Some(why);
     }
+    if host.kept(wanted.since).is_some_and(|account| account != wanted.account) {
+        return Some(Rejection::Kept);
+    }
     if wanted.without_clusters.contains(&host.cluster) {
         return Some(Rejection::Storage);
     }
@@ -311,6 +356,12 @@ pub fn refusal(host: &HostRow, wanted: &Wanted) -> Option<Rejection> {
 impl HostRow {
     fn candidate(&self) -> Candidate {
         Candidate { host: self.id, cluster: self.cluster, pod: self.pod, dedicated_to: self.dedicated_to }
+    }
+
+    /// The account that has the host to itself, if one does: that of the VMs there, or of those that ran there until after `since`.
+    pub fn kept(&self, since: i64) -> Option<i64> {
+        let counts = self.guests > 0 || self.last_stop.is_some_and(|stop| stop > since);
+        self.kept_for.filter(|_| counts)
     }
 
     /// Why the host takes nothing at all.
@@ -337,99 +388,5 @@ impl std::fmt::Display for Wanted {
             self.hypervisor,
             self.rules.words()
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host(id: i64, cluster: i64, free: i64) -> HostRow {
-        HostRow {
-            id,
-            name: format!("h{id}"),
-            zone: 1,
-            pod: 1,
-            cluster,
-            hypervisor: "Simulator".into(),
-            tags: vec![],
-            up: true,
-            accepting: true,
-            free_cpu: free,
-            free_memory: free,
-            guests: 0,
-            most_guests: None,
-            dedicated_to: None,
-            zone_dedicated_to: None,
-        }
-    }
-
-    fn index(hosts: Vec<HostRow>) -> Index {
-        Index::of(hosts)
-    }
-
-    fn wanted(n: i64) -> Wanted {
-        Wanted {
-            zone: 1,
-            hypervisor: "Simulator".into(),
-            amount: Amount { cpu_mhz: n, memory: n },
-            tags: vec![],
-            without_tag: None,
-            pod: None,
-            cluster: None,
-            host: None,
-            prefer: None,
-            without_clusters: HashSet::new(),
-            rules: Rules::default(),
-        }
-    }
-
-    // covers: VM-032
-    #[test]
-    fn first_fit_fills_a_host_before_the_next() {
-        let index = index(vec![host(1, 1, 30), host(2, 1, 30), host(3, 2, 30)]);
-        for _ in 0..3 {
-            let found = index.propose(&wanted(10), Algorithm::FirstFit, 7, &HashMap::new()).unwrap();
-            assert_eq!(found.host, 1);
-            index.took(1, Amount { cpu_mhz: 10, memory: 10 });
-        }
-        assert_eq!(index.propose(&wanted(10), Algorithm::FirstFit, 0, &HashMap::new()).unwrap().host, 2);
-    }
-
-    #[test]
-    fn every_rejected_host_has_a_reason() {
-        let mut down = host(2, 1, 30);
-        down.up = false;
-        let mut tagged = host(3, 2, 30);
-        tagged.tags = vec!["ssd".into()];
-        let index = index(vec![host(1, 1, 30), down, tagged, host(4, 3, 5)]);
-        let mut want = wanted(10);
-        want.tags = vec!["ssd".into()];
-        want.without_clusters = [2].into();
-        let shortage = index.propose(&want, Algorithm::Random, 3, &HashMap::new()).unwrap_err();
-        let reasons: Vec<Rejection> = shortage.rejected.iter().map(|(_, r)| *r).collect();
-        assert_eq!(reasons, [Rejection::Tags, Rejection::NotUp, Rejection::Storage, Rejection::Tags]);
-    }
-
-    #[test]
-    fn random_reaches_every_host_and_respects_what_was_rejected() {
-        let index = index((1..=5).map(|i| host(i, 1, 30)).collect());
-        let mut seen = HashSet::new();
-        for start in 0..5 {
-            seen.insert(index.propose(&wanted(10), Algorithm::Random, start, &HashMap::new()).unwrap().host);
-        }
-        assert_eq!(seen.len(), 5);
-        let rejected: HashMap<i64, Rejection> = (1..=4).map(|i| (i, Rejection::Taken)).collect();
-        assert_eq!(index.propose(&wanted(10), Algorithm::Random, 2, &rejected).unwrap().host, 5);
-    }
-
-    #[test]
-    fn the_last_host_is_preferred_while_it_has_room() {
-        let index = index(vec![host(1, 1, 30), host(2, 1, 30)]);
-        let mut want = wanted(20);
-        want.prefer = Some(2);
-        assert_eq!(index.propose(&want, Algorithm::FirstFit, 0, &HashMap::new()).unwrap().host, 2);
-        index.took(2, Amount { cpu_mhz: 20, memory: 20 });
-        assert_eq!(index.propose(&want, Algorithm::FirstFit, 0, &HashMap::new()).unwrap().host, 1);
     }
 }

@@ -47,12 +47,16 @@ fn row(n: usize, host: &Host, zone: Option<i64>) -> HostRow {
         tags: vec![],
         up: true,
         accepting: true,
+        total_cpu: 9,
+        total_memory: 9,
         free_cpu: host.room,
         free_memory: host.room,
         guests: 0,
         most_guests: None,
         dedicated_to: host.dedicated,
         zone_dedicated_to: zone,
+        kept_for: None,
+        last_stop: None,
     }
 }
 
@@ -126,10 +130,15 @@ proptest! {
                 prefer: None,
                 without_clusters: HashSet::new(),
                 rules: model.rules(&vms, vm),
+                account: 1,
+                planner: None,
+                in_need: false,
+                since: 0,
             };
             let algorithm = if first_fit { Algorithm::FirstFit } else { Algorithm::Random };
             let allowed: Vec<usize> = (0..model.hosts.len()).filter(|n| model.allows(&vms, vm, *n)).collect();
-            match index.propose(&wanted, algorithm, start, &HashMap::new()) {
+            let strategy = super::Strategy { algorithm, start, ..super::Strategy::default() };
+            match index.propose(&wanted, &strategy, &HashMap::new()) {
                 Ok(found) => {
                     let n = usize::try_from(found.host).unwrap() - 1;
                     prop_assert!(allowed.contains(&n), "{n} isn't among {allowed:?}");

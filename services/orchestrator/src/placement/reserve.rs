@@ -1,6 +1,6 @@
 //! Taking a host's capacity: the database decides.
 
-use crate::store::placement as rows;
+use crate::store::{occupancy, placement as rows};
 use contract::ApiError;
 use store::Tx;
 
@@ -21,22 +21,46 @@ impl Amount {
     }
 }
 
-/// To whom a host must still be dedicated when its capacity is taken: groups, as [`crate::store::placement::HostRow`] has them.
+/// With whom a VM shares its host (IAM-070 to 073).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// The host, its cluster or its pod.
-    pub host: Option<i64>,
-    /// Its zone.
-    pub zone: Option<i64>,
+pub enum Keep {
+    /// With anyone: not on a host that an account has to itself.
+    #[default]
+    Anyone,
+    /// With anyone, and on a host that this account has to itself.
+    With(i64),
+    /// With VMs of this account only that ask for the same: from now on it has the host to itself.
+    Alone(i64),
 }
 
-/// Takes `amount` of `host` for `vm`, if it still has it, accepts VMs, and is dedicated as `terms` say. A VM that holds something
+/// What must hold of a host when its capacity is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The group that it, its cluster or its pod is dedicated to, as [`crate::store::placement::HostRow`] has it.
+    pub host: Option<i64>,
+    /// The one that its zone is dedicated to.
+    pub zone: Option<i64>,
+    /// With whom it may be shared.
+    pub keep: Keep,
+    /// VMs that were stopped since then (UTC µs) still count there.
+    pub since: i64,
+}
+
+/// Takes `amount` of `host` for `vm`, if it still has it, accepts VMs, and is as `terms` say. A VM that holds something
 /// already (on any host) keeps it and takes nothing more: a repeat of the step is harmless.
 ///
 /// Gives whether it was taken.
 pub async fn reserve(tx: &mut Tx, vm: i64, host: i64, amount: Amount, terms: Terms) -> Result<bool, ApiError> {
     if !rows::take(tx, host, amount, Some(terms)).await? {
         return Ok(false);
+    }
+    if let Keep::Alone(account) = terms.keep {
+        // Nobody else takes of the host until `tx` ends, so what is seen now stays.
+        if !occupancy::is_alone(tx, vm, host, account, terms.since).await? {
+            rows::give(tx, host, amount).await?;
+            return Ok(false);
+        }
+        rows::keep(tx, host, account).await?;
     }
     rows::hold(tx, vm, host, amount).await?;
     Ok(true)

@@ -31,6 +31,12 @@ pub enum Rejection {
     Dedicated,
     /// It isn't one of those that are kept for the VM's affinity groups.
     NotDedicated,
+    /// Another account has it to itself, or this account for VMs of strict implicit dedication only.
+    Kept,
+    /// It isn't the account's alone, as strict implicit dedication asks.
+    Shared,
+    /// Its cluster has given away what it may.
+    Threshold,
     /// Others were faster.
     Taken,
 }
@@ -52,6 +58,9 @@ impl Rejection {
             Rejection::Together => "without the other machines of its affinity group",
             Rejection::Dedicated => "dedicated to others",
             Rejection::NotDedicated => "not dedicated to its affinity group",
+            Rejection::Kept => "kept for one account by strict implicit dedication",
+            Rejection::Shared => "not this account's alone, as strict implicit dedication asks",
+            Rejection::Threshold => "in a cluster that would pass its disable threshold",
             Rejection::Taken => "taken by others at the same time",
         }
     }

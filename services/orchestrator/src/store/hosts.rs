@@ -536,6 +536,8 @@ pub struct PickFilter {
     pub avoid: Vec<i64>,
     /// None that carries this tag.
     pub without_tag: Option<String>,
+    /// None that an account has to itself.
+    pub shared: bool,
 }
 
 /// Hosts that are Up and take work; at most `most` of them, beginning at one whose number is `from` or more.
@@ -558,6 +560,9 @@ pub async fn candidates(db: &Db, filter: &PickFilter, from: i64, most: i64) -> R
     }
     if let Some(tag) = &filter.without_tag {
         sql = tagged(sql.push(" AND NOT "), tag);
+    }
+    if filter.shared {
+        sql = sql.push(" AND (k.kept_for IS NULL OR k.vms = 0)");
     }
     db.all(sql.push(" ORDER BY h.id LIMIT ?").bind(most))
         .await?

@@ -79,6 +79,17 @@ pub async fn delete(tx: &mut Tx, account: i64, name: &str) -> Result<bool> {
     Ok(tx.exec(sql).await? == 1)
 }
 
+/// Key pairs whose account is gone.
+pub async fn orphaned(db: &Db) -> Result<Vec<i64>> {
+    let sql = "SELECT k.id FROM ssh_keypairs k JOIN accounts a ON a.id = k.account_id WHERE a.removed IS NOT NULL";
+    db.all(Sql::new(sql)).await?.iter().map(|r| r.at(0)).collect()
+}
+
+/// Deletes a key pair by number.
+pub async fn remove(tx: &mut Tx, id: i64) -> Result<()> {
+    tx.exec(Sql::new("DELETE FROM ssh_keypairs WHERE id = ?").bind(id)).await.map(drop)
+}
+
 /// A page of key pairs, and how many there are.
 pub async fn list(
     db: &Db,

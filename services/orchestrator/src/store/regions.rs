@@ -81,9 +81,9 @@ pub async fn find(from: impl Reader, id: i64) -> Result<Option<RegionRow>> {
     from.rows(sql).await?.first().map(read).transpose()
 }
 
-/// Whether this installation has its own region.
-pub async fn seeded(db: &Db) -> Result<bool> {
-    Ok(!db.all(Sql::new("SELECT id FROM regions WHERE own = 1")).await?.is_empty())
+/// The number of this installation's own region, once it has one.
+pub async fn own(db: &Db) -> Result<Option<i64>> {
+    db.optional(Sql::new("SELECT id FROM regions WHERE own = 1")).await?.map(|r| r.at(0)).transpose()
 }
 
 /// A page of regions, and how many there are.

@@ -25,6 +25,8 @@ pub struct Listed {
     pub zone_id: i64,
     pub host_id: Option<i64>,
     pub template_id: i64,
+    /// The ISO in its CD drive.
+    pub iso_id: Option<i64>,
     pub password_enabled: bool,
     pub service_offering_id: i64,
     pub disk_offering_id: Option<i64>,
@@ -59,6 +61,8 @@ pub struct Filter {
     pub pod: Option<i64>,
     pub host: Option<i64>,
     pub template: Option<i64>,
+    /// Only those with this ISO in their CD drive.
+    pub iso: Option<i64>,
     pub offering: Option<i64>,
     pub user: Option<i64>,
     pub group: Option<i64>,
@@ -102,6 +106,7 @@ fn conditions(sql: Sql, scope: &ListScope, filter: &Filter) -> Sql {
         .push_if(" AND v.pod_id = ?", filter.pod)
         .push_if(" AND v.host_id = ?", filter.host)
         .push_if(" AND v.template_id = ?", filter.template)
+        .push_if(" AND v.iso_id = ?", filter.iso)
         .push_if(" AND v.service_offering_id = ?", filter.offering)
         .push_if(" AND v.user_id = ?", filter.user)
         .push_if(" AND v.group_id = ?", filter.group)
@@ -160,7 +165,7 @@ const SELECT: &str = "SELECT v.id, v.uuid, v.name, v.display_name, v.instance_na
     v.user_id, v.created, v.ha_enabled, v.zone_id, v.host_id, v.template_id, v.password_enabled, v.service_offering_id, \
     v.disk_offering_id, v.cpu, v.cpu_mhz, v.memory_mb, v.os_type_id, v.hypervisor, v.key_pair, v.details, v.display_vm, \
     v.dynamic_scaling, i.uuid, i.ip, v.group_id, \
-    CASE WHEN EXISTS (SELECT 1 FROM affinity_group_vms m WHERE m.vm_id = v.id) THEN 1 ELSE 0 END FROM vms v LEFT JOIN ip_addresses i ON i.vm_id = v.id AND i.is_static_nat = 1";
+    CASE WHEN EXISTS (SELECT 1 FROM affinity_group_vms m WHERE m.vm_id = v.id) THEN 1 ELSE 0 END, v.iso_id FROM vms v LEFT JOIN ip_addresses i ON i.vm_id = v.id AND i.is_static_nat = 1";
 
 fn read(r: &Row) -> Result<Listed> {
     Ok(Listed {
@@ -194,6 +199,7 @@ fn read(r: &Row) -> Result<Listed> {
         public_ip: r.at(27)?,
         group_id: r.at(28)?,
         grouped: r.at(29)?,
+        iso_id: r.at(30)?,
     })
 }
 

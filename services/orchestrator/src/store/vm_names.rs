@@ -17,6 +17,8 @@ pub enum Kind {
     Host,
     /// Templates; `text` is the display text.
     Template,
+    /// ISOs in CD drives; `text` is the display text.
+    Iso,
     /// Compute offerings.
     ServiceOffering,
     /// Disk offerings.
@@ -46,7 +48,7 @@ pub async fn named(db: &Db, kind: Kind, ids: Vec<i64>) -> Result<Vec<(i64, Named
         Kind::User => "SELECT id, uuid, username, '' FROM users WHERE ",
         Kind::Zone => "SELECT id, uuid, name, '' FROM zones WHERE ",
         Kind::Host => "SELECT id, uuid, name, '' FROM hosts WHERE ",
-        Kind::Template => "SELECT id, uuid, name, display_text FROM templates WHERE ",
+        Kind::Template | Kind::Iso => "SELECT id, uuid, name, display_text FROM templates WHERE ",
         Kind::ServiceOffering => "SELECT id, uuid, name, '' FROM service_offerings WHERE ",
         Kind::DiskOffering => "SELECT id, uuid, name, '' FROM disk_offerings WHERE ",
         Kind::InstanceGroup => "SELECT id, uuid, name, '' FROM instance_groups WHERE ",

@@ -142,16 +142,25 @@ pub struct TemplateFacts {
     pub password_enabled: bool,
     /// Whether VMs of it may be scaled while they run.
     pub dynamic_scaling: bool,
+    /// Whether an ISO can be booted from.
+    pub bootable: bool,
     /// Whether it is there, in the zone asked about, and usable.
     pub ready: bool,
     /// What its VMs begin with: "rootDiskController", "nicAdapter", "keyboard" and the like.
     pub details: BTreeMap<String, String>,
 }
 
+impl TemplateFacts {
+    /// Whether it is an ISO: disks of VMs that boot from it are empty.
+    pub fn is_iso(&self) -> bool {
+        self.format.eq_ignore_ascii_case("iso")
+    }
+}
+
 /// Reads a living template as seen in a zone.
 pub async fn template(db: &Db, id: i64, zone: i64) -> Result<Option<TemplateFacts>> {
     let sql = Sql::new(
-        "SELECT t.name, t.format, t.hypervisor, t.os_type_id, t.size, t.password_enabled, t.dynamically_scalable, \
+        "SELECT t.name, t.format, t.hypervisor, t.os_type_id, t.size, t.password_enabled, t.dynamically_scalable, t.bootable, \
          CASE WHEN EXISTS (SELECT 1 FROM template_store_refs r JOIN image_stores s ON s.id = r.store_id \
          WHERE r.template_id = t.id AND r.state = 'Ready' AND s.removed IS NULL AND (s.zone_id = ? OR s.zone_id IS NULL)) \
          THEN 1 ELSE 0 END AS ready, d.name AS detail, d.value AS detail_value FROM templates t LEFT JOIN template_details d ON \
@@ -172,6 +181,7 @@ pub async fn template(db: &Db, id: i64, zone: i64) -> Result<Option<TemplateFact
                 size: r.get("size")?,
                 password_enabled: r.get("password_enabled")?,
                 dynamic_scaling: r.get("dynamically_scalable")?,
+                bootable: r.get("bootable")?,
                 ready: r.get("ready")?,
                 details: BTreeMap::new(),
             });
@@ -267,6 +277,12 @@ pub async fn account(db: &Db, id: i64) -> Result<Option<(String, String, String)
     )
     .bind(id);
     db.optional(sql).await?.map(|r| Ok((r.at(0)?, r.at(1)?, r.at(2)?))).transpose()
+}
+
+/// Whether VMs of a compute offering, removed or not, can be restarted after a failure.
+pub async fn offers_ha(db: &Db, offering: i64) -> Result<bool> {
+    let row = db.optional(Sql::new("SELECT offer_ha FROM service_offerings WHERE id = ?").bind(offering)).await?;
+    row.map_or(Ok(false), |r| r.at(0))
 }
 
 /// The compute offering of a VM that exists: removed ones included (VM-052).

@@ -42,6 +42,9 @@ pub async fn lives(db: &Db, uuid: &str) -> Result<bool> {
 pub struct Origin {
     /// Template.
     pub template: i64,
+    /// The ISO in its CD drive: another one, when the VM boots from that.
+    #[serde(default)]
+    pub iso: Option<i64>,
     /// Guest OS type.
     pub os_type: Option<i64>,
     /// Whether it can set passwords.
@@ -55,7 +58,7 @@ pub struct Origin {
 /// Where a VM comes from.
 pub async fn origin(tx: &mut Tx, vm: i64) -> Result<Option<Origin>> {
     let sql = Sql::new(
-        "SELECT template_id, os_type_id, password_enabled, dynamic_scaling, password_sealed FROM vms WHERE id = ? \
+        "SELECT template_id, os_type_id, password_enabled, dynamic_scaling, password_sealed, iso_id FROM vms WHERE id = ? \
          AND removed IS NULL",
     );
     let read = |r: Row| {
@@ -65,6 +68,7 @@ pub async fn origin(tx: &mut Tx, vm: i64) -> Result<Option<Origin>> {
             password_enabled: r.at(2)?,
             dynamic_scaling: r.at(3)?,
             password_sealed: r.at(4)?,
+            iso: r.at(5)?,
         })
     };
     tx.optional(sql.bind(vm)).await?.map(read).transpose()
@@ -74,10 +78,10 @@ pub async fn origin(tx: &mut Tx, vm: i64) -> Result<Option<Origin>> {
 pub async fn set_origin(tx: &mut Tx, vm: i64, origin: &Origin) -> Result<()> {
     let sql = Sql::new(
         "UPDATE vms SET template_id = ?, os_type_id = ?, password_enabled = ?, dynamic_scaling = ?, password_sealed = ?, \
-         changed = ? WHERE id = ? AND removed IS NULL",
+         iso_id = ?, changed = ? WHERE id = ? AND removed IS NULL",
     );
     let sql = sql.bind(origin.template).bind(origin.os_type).bind(origin.password_enabled).bind(origin.dynamic_scaling);
-    tx.exec(sql.bind(origin.password_sealed.as_deref()).bind(now_micros()).bind(vm)).await.map(drop)
+    tx.exec(sql.bind(origin.password_sealed.as_deref()).bind(origin.iso).bind(now_micros()).bind(vm)).await.map(drop)
 }
 
 /// Whether a VM's ROOT disk is made anew at each reboot: its offering is volatile (VM-027).

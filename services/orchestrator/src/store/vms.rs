@@ -33,6 +33,8 @@ pub struct VmRow {
     pub last_host_id: Option<i64>,
     /// Template.
     pub template_id: i64,
+    /// The ISO in its CD drive.
+    pub iso_id: Option<i64>,
     /// Guest OS type.
     pub os_type_id: Option<i64>,
     /// Hypervisor.
@@ -94,7 +96,7 @@ pub struct NewVm {
 }
 
 const COLUMNS: &str = "id, uuid, name, display_name, instance_name, state, account_id, domain_id, domain_path, user_id, \
-    zone_id, host_id, last_host_id, template_id, os_type_id, hypervisor, service_offering_id, cpu, cpu_mhz, memory_mb, \
+    zone_id, host_id, last_host_id, template_id, iso_id, os_type_id, hypervisor, service_offering_id, cpu, cpu_mhz, memory_mb, \
     user_data, public_key, details, generation, limits_key, changed, removed";
 
 fn read(r: &Row) -> Result<VmRow> {
@@ -115,6 +117,7 @@ fn read(r: &Row) -> Result<VmRow> {
         host_id: r.get("host_id")?,
         last_host_id: r.get("last_host_id")?,
         template_id: r.get("template_id")?,
+        iso_id: r.get("iso_id")?,
         os_type_id: r.get("os_type_id")?,
         hypervisor: r.get("hypervisor")?,
         service_offering_id: r.get("service_offering_id")?,
@@ -189,7 +192,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<()> {
     let now = now_micros();
     let sql = Sql::new(
         "INSERT INTO vms (id, uuid, name, name_lower, display_name, display_lower, instance_name, state, account_id, \
-         domain_id, domain_path, user_id, zone_id, template_id, os_type_id, hypervisor, service_offering_id, \
+         domain_id, domain_path, user_id, zone_id, template_id, iso_id, os_type_id, hypervisor, service_offering_id, \
          disk_offering_id, cpu, cpu_mhz, memory_mb, user_data, key_pair, public_key, details, display_vm, ha_enabled, \
          dynamic_scaling, password_enabled, password_sealed, generation, limits_key, created, changed) VALUES ",
     )
@@ -208,6 +211,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<()> {
         Value::from(vm.user_id),
         Value::from(vm.zone_id),
         Value::from(vm.template_id),
+        Value::from(vm.iso_id),
         Value::from(vm.os_type_id),
         Value::from(&vm.hypervisor),
         Value::from(vm.service_offering_id),
@@ -350,10 +354,12 @@ pub async fn remove(tx: &mut Tx, id: i64) -> Result<()> {
     tx.exec(Sql::new("DELETE FROM vm_names WHERE vm_id = ?").bind(id)).await?;
     super::affinity::leave(tx, id).await?;
     let now = now_micros();
-    let sql = Sql::new("UPDATE vms SET removed = ?, changed = ?, group_id = NULL WHERE id = ? AND removed IS NULL")
-        .bind(now)
-        .bind(now)
-        .bind(id);
+    let sql = Sql::new(
+        "UPDATE vms SET removed = ?, changed = ?, group_id = NULL, iso_id = NULL WHERE id = ? AND removed IS NULL",
+    )
+    .bind(now)
+    .bind(now)
+    .bind(id);
     tx.exec(sql).await.map(drop)
 }
 
@@ -380,6 +386,30 @@ pub struct VmChange {
     pub details: Option<BTreeMap<String, String>>,
     /// UUID.
     pub uuid: Option<String>,
+    /// With another UUID: the guest's password, sealed for that.
+    pub reseal: Option<Reseal>,
+}
+
+/// The same password, sealed anew.
+#[derive(Clone, Debug)]
+pub struct Reseal {
+    /// As it was.
+    pub from: String,
+    /// As it is.
+    pub to: String,
+}
+
+impl VmChange {
+    /// Whether it is for a VM only that no host knows.
+    pub fn needs_rest(&self) -> bool {
+        self.name.is_some() || self.instance_name.is_some() || self.details.is_some() || self.uuid.is_some()
+    }
+}
+
+/// Whether a host owes something of a VM.
+pub async fn is_owed(tx: &mut Tx, vm_uuid: &str) -> Result<bool> {
+    let sql = Sql::new("SELECT 1 FROM host_debts WHERE vm_uuid = ? LIMIT 1").bind(vm_uuid);
+    Ok(tx.optional(sql).await?.is_some())
 }
 
 /// Applies a change.
@@ -406,6 +436,18 @@ pub async fn change(tx: &mut Tx, id: i64, change: &VmChange) -> Result<()> {
         sql = sql.push(", details = ?").bind(encode(details)?);
     }
     tx.exec(sql.push(" WHERE id = ? AND removed IS NULL").bind(id)).await?;
+    if let Some(uuid) = &change.uuid {
+        let sql = Sql::new("UPDATE tags SET resource_uuid = ? WHERE resource_type = 'UserVm' AND resource_id = ?");
+        tx.exec(sql.bind(uuid).bind(id)).await?;
+    }
+    if let Some(Reseal { from, to }) = &change.reseal {
+        // One that the guest took stays taken. The order matters: the second assignment may see the first (MySQL).
+        let sql = Sql::new(
+            "UPDATE vms SET password_taken = CASE WHEN password_taken = SUBSTR(password_sealed, -24) THEN ? ELSE password_taken END, \
+             password_sealed = ? WHERE id = ? AND password_sealed = ?",
+        );
+        tx.exec(sql.bind(model::sealed::password_id(to)).bind(to).bind(id).bind(from)).await?;
+    }
     if let Some(name) = &change.name {
         let sql = Sql::new("UPDATE vm_names SET name_lower = ? WHERE vm_id = ?").bind(name.to_lowercase()).bind(id);
         tx.exec(sql).await?;

@@ -143,6 +143,9 @@ pub struct Tell {
     pub vm: i64,
     /// Its new name.
     pub host_name: Option<String>,
+    /// Its new UUID.
+    #[serde(default)]
+    pub uuid: Option<String>,
     /// Whether it runs: then the job ends when the routers have it.
     pub running: bool,
 }
@@ -153,7 +156,12 @@ impl Job for Tell {
     type Undo = Undo;
 
     async fn run(self, world: Arc<VmWorld>, ctx: Ctx) -> Result<Finished, ApiError> {
-        let request = TellRequest { vm_id: self.vm, host_name: self.host_name.clone(), wait: self.running };
+        let request = TellRequest {
+            vm_id: self.vm,
+            host_name: self.host_name.clone(),
+            wait: self.running,
+            vm_uuid: self.uuid.clone(),
+        };
         tell(&world, &ctx, "tell", request, None).await?;
         jobs::finish!(ctx, |_tx| Ok::<_, ApiError>(Success { success: true, display_text: None })).await
     }

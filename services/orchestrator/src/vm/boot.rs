@@ -1,16 +1,15 @@
 //! The steps that deploying and starting have in common: finding a place, and starting the VM there.
 
-use super::VmWorld;
 use super::start::Undo;
+use super::{VmWorld, approach};
 use crate::affinity::{self, binding};
-use crate::placement::{self, Algorithm, Rejection, Rules, Wanted};
+use crate::placement::{self, Limits, Planner, Rejection, Rules, Wanted};
 use crate::store::vms::{self, VmRow};
 use crate::store::{affinity as groups, dedications};
-use config::keys;
 use contract::ApiError;
-use contract_agent::{StartVm, VmDisk, VmNic, VmSpec, command};
+use contract_agent::{StartVm, VmCd, VmDisk, VmNic, VmSpec, command};
 use contract_network::{NicSpec, VmNicsRequest};
-use contract_storage::{DiskSpec, FitRequest, VmDisksRequest};
+use contract_storage::{DiskSpec, DisksResponse, FitRequest, VmDisksRequest};
 use jobs::{Ctx, NO_UNDO};
 use model::state::VmState;
 use std::collections::{HashMap, HashSet};
@@ -44,6 +43,9 @@ pub struct Constraints {
     pub cluster: Option<i64>,
     /// Host tags of the offering.
     pub tags: Vec<String>,
+    /// The planner that was asked for; none: that of the offering, or the setting's.
+    #[serde(default)]
+    pub planner: Option<Planner>,
 }
 
 /// What placement is asked for `vm`. Hosts that are kept for VMs whose host failed take nothing else.
@@ -61,6 +63,10 @@ pub fn wanted(world: &VmWorld, vm: &VmRow, constraints: &Constraints) -> Wanted 
         without_clusters: HashSet::new(),
         // Read where the place is decided.
         rules: Rules::default(),
+        account: vm.owner.account_id,
+        planner: constraints.planner,
+        in_need: false,
+        since: approach::since(&world.node.settings),
     }
 }
 
@@ -107,13 +113,17 @@ pub async fn place(
     wanted: &Wanted,
 ) -> Result<Placed, ApiError> {
     let wanted = &Wanted { rules: binding::hold(tx, vm).await?, ..wanted.clone() };
+    let mut strategy = approach::in_turn(world, tx, vm, wanted).await?;
     let vm = vm.id;
-    let algorithm = Algorithm::parse(&world.node.settings.get(keys::VM_ALLOCATION_ALGORITHM));
     let mut rejected: HashMap<i64, Rejection> = HashMap::new();
     for _ in 0..TRIES {
-        let found = world.index.propose(wanted, algorithm, rand::random::<u32>() as usize, &rejected);
+        let mut found = world.index.propose(wanted, &strategy, &rejected);
+        if found.is_err() && wanted.in_need {
+            strategy.limits = Limits::None;
+            found = world.index.propose(wanted, &strategy, &rejected);
+        }
         let found = found.map_err(|shortage| shortage.to_error())?;
-        if !placement::reserve(tx, vm, found.host, wanted.amount, found.terms(&wanted.rules)).await? {
+        if !placement::reserve(tx, vm, found.host, wanted.amount, found.terms(wanted, &strategy)).await? {
             rejected.insert(found.host, Rejection::Taken);
             continue;
         }
@@ -121,7 +131,15 @@ pub async fn place(
             return Err(ApiError::concurrent(format!("the virtual machine is no longer {state}")));
         }
         let (index, host, amount) = (world.index.clone(), found.host, wanted.amount);
-        tx.after_commit(move || index.took(host, amount));
+        let keeps = strategy.is_strict().then_some(wanted.account);
+        let coord = world.node.coord.clone();
+        tx.after_commit(move || {
+            index.took(host, amount);
+            if let Some(account) = keeps {
+                index.kept(host, account);
+                coord.publish("placement", &format!("host/{host}"));
+            }
+        });
         let generation = vms::generation(tx, vm).await?;
         return Ok(Placed { host: found.host, cluster: found.cluster, pod: found.pod, generation });
     }
@@ -132,8 +150,14 @@ pub async fn place(
 /// Takes the VM off the host that it holds capacity of. Part of a step's transaction; a repeat does nothing.
 pub async fn vacate(world: &VmWorld, tx: &mut Tx, vm: i64, ran: bool) -> Result<(), ApiError> {
     if let Some((host, amount)) = placement::free(tx, vm).await? {
-        let index = world.index.clone();
-        tx.after_commit(move || index.took(host, amount.negated()));
+        let (index, coord) = (world.index.clone(), world.node.coord.clone());
+        tx.after_commit(move || {
+            index.took(host, amount.negated());
+            // How long it stays so is in the database.
+            if index.is_kept(host) {
+                coord.publish("placement", &format!("host/{host}"));
+            }
+        });
     }
     vms::leave_host(tx, vm, ran).await?;
     Ok(())
@@ -158,6 +182,7 @@ pub async fn bring_up(
         host_id: Some(host),
         cluster_id: Some(placed.cluster),
         pod_id: Some(placed.pod),
+        iso_id: vm.iso_id,
     };
     let (nics, disks) = tokio::try_join!(
         ctx.call("nics", Some(Undo::Nics { host }), |call| {
@@ -170,7 +195,7 @@ pub async fn bring_up(
             async move { client.prepare(request).await }
         }),
     )?;
-    let spec = spec(vm, guest, placed.generation, &nics.nics, &disks.disks);
+    let spec = spec(vm, guest, placed.generation, &nics.nics, &disks);
     ctx.call("boot", Some(Undo::Domain { host, generation: placed.generation }), |call| {
         let start = StartVm { vm: Some(spec.clone()), take_over: true };
         let (world, body) = (world.clone(), command::Body::StartVm(start));
@@ -181,7 +206,7 @@ pub async fn bring_up(
 }
 
 /// What the host is told to start; `guest` is what the catalogue says of it (`vm_order::guest`).
-pub fn spec(vm: &VmRow, guest: (bool, String), generation: i64, nics: &[NicSpec], disks: &[DiskSpec]) -> VmSpec {
+pub fn spec(vm: &VmRow, guest: (bool, String), generation: i64, nics: &[NicSpec], disks: &DisksResponse) -> VmSpec {
     let (limit_cpu, os_type) = guest;
     let unsigned = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     VmSpec {
@@ -194,7 +219,8 @@ pub fn spec(vm: &VmRow, guest: (bool, String), generation: i64, nics: &[NicSpec]
         limit_cpu,
         os_type,
         nics: nics.iter().map(nic).collect(),
-        disks: disks.iter().map(disk).collect(),
+        disks: disks.disks.iter().map(disk).collect(),
+        cd: cd(disks),
         generation,
         details: vm.details.clone().into_iter().collect(),
         user_data: vm.user_data.clone(),
@@ -215,6 +241,11 @@ pub(super) fn nic(n: &NicSpec) -> VmNic {
         default_nic: n.default_nic,
         rate_mbps: n.rate_mbps.unwrap_or_default(),
     }
+}
+
+/// What lies in its CD drive, as hosts are told of it.
+pub(super) fn cd(disks: &DisksResponse) -> Option<VmCd> {
+    disks.iso.as_ref().map(|iso| VmCd { iso_uuid: iso.uuid.clone(), pool_uuid: iso.pool_uuid.clone() })
 }
 
 fn disk(d: &DiskSpec) -> VmDisk {

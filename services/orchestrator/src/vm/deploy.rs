@@ -118,6 +118,7 @@ impl Deploy {
             pod_id: placed.map(|p| p.pod),
             hypervisor: vm.hypervisor.clone(),
             local_storage: self.local_storage,
+            iso_id: vm.iso_id,
         }
     }
 
@@ -183,7 +184,10 @@ impl Job for Deploy {
         })
         .await?;
         let (nics, disks) = self.allocate(&world, &ctx, &vm, Some(&placed)).await?;
-        let spec = boot::spec(&vm, guest, placed.generation, &nics.nics, &disks.disks);
+        if vm.iso_id.is_some() && disks.iso.is_none() {
+            return Err(ApiError::failed("the ISO is no longer there for the zone: there is nothing to boot from"));
+        }
+        let spec = boot::spec(&vm, guest, placed.generation, &nics.nics, &disks);
         let undo = Undo::Domain { host: placed.host, generation: placed.generation };
         ctx.call("boot", Some(undo), |call| {
             let (world, body) =

@@ -1,17 +1,20 @@
 //! Virtual machines: what a deployment asks for ([`order`]), the jobs that carry VMs through their states ([`deploy`],
-//! [`start`], [`stop`], [`reboot`], [`scale`], [`restore`], [`migrate`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and what looks after
+//! [`start`], [`stop`], [`reboot`], [`scale`], [`restore`], [`assign`], [`migrate`], [`destroy`], [`expunge`]), what answers show of them ([`view`]), and what looks after
 //! them: [`sweep`] ends destroyed ones, [`power`] follows what hosts report, [`ha`] sees to those whose host died.
 //!
 //! While a job owns a VM (an exclusive claim on `vm/ID`) nothing else changes it. A VM in a transitional state always has
 //! a job.
 
 pub mod access;
+pub mod approach;
+pub mod assign;
 pub mod boot;
 mod debts;
 pub mod deploy;
 pub mod destroy;
 pub mod expunge;
 pub mod ha;
+pub mod iso;
 pub mod migrate;
 pub mod name_cache;
 pub mod names;
@@ -27,6 +30,7 @@ pub mod start;
 pub mod stop;
 pub mod submit;
 pub mod sweep;
+pub mod update;
 pub mod usage;
 pub mod view;
 mod world;
@@ -43,6 +47,7 @@ pub fn register(builder: jobs::Builder, world: &std::sync::Arc<VmWorld>) -> jobs
         .register::<migrate::Migrate>(world.clone())
         .register::<scale::Scale>(world.clone())
         .register::<restore::Restore>(world.clone())
+        .register::<assign::Assign>(world.clone())
         .register::<destroy::Destroy>(world.clone())
         .register::<expunge::Expunge>(world.clone())
         .register::<access::Reset>(world.clone())
@@ -53,6 +58,7 @@ pub fn register(builder: jobs::Builder, world: &std::sync::Arc<VmWorld>) -> jobs
         .register::<crate::dedication::Dedicate>(world.clone())
         .register::<crate::dedication::Release>(world.clone())
         .register::<nic::AddNic>(world.clone())
+        .register::<iso::ChangeIso>(world.clone())
         .register::<nic::RemoveNic>(world.clone())
         .register::<nic::DefaultNic>(world.clone())
         .register::<power::PowerCheck>(world.clone())

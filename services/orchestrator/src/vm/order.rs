@@ -6,6 +6,7 @@ use super::deploy::{Deploy, DiskAsk, NicAsk};
 use super::{VmWorld, names};
 use crate::affinity;
 use crate::store::affinity::GroupRow;
+use crate::store::isos;
 use crate::store::vm_order::{self as facts, NetworkFacts, OfferingFacts, TemplateFacts, ZoneFacts};
 use crate::store::vms::{NewVm, VmRow};
 use base64::Engine as _;
@@ -66,7 +67,10 @@ pub async fn check(
     let template_id: i64 = cx.refs.need("templateid")?;
     let template = facts::template(db, template_id, zone_id).await?;
     let template = template.ok_or_else(|| ApiError::param("Unable to find template by id"))?;
-    let hypervisor = hypervisor(&template, request.hypervisor.as_deref())?;
+    let hypervisor = match template.is_iso() {
+        true => hypervisor_of_iso(&template, given(&request.hypervisor), &isos::hypervisors(db, zone_id).await?)?,
+        false => hypervisor(&template, request.hypervisor.as_deref())?,
+    };
     let (cpu, cpu_mhz, memory_mb) = size(&offering, &request.details)?;
     let constraints = constraints(cx, request, &offering)?;
     let groups = affinity::chosen(world, cx, &owner, &request.affinity_group_names).await?.unwrap_or_default();
@@ -105,13 +109,14 @@ pub async fn check(
         check_keyboard(keyboard)?;
         details.insert("keyboard".to_owned(), keyboard.to_owned());
     }
-    let root = DiskAsk {
-        uuid: model::new_uuid(),
-        name: format!("ROOT-{id}"),
-        offering: 0,
-        size: root_size(request.root_disk_size, &template)?,
+    let asked = data_disk(world, cx, request, &owner, id).await?;
+    let (root, data) = match template.is_iso() {
+        true => (empty_root(asked, root_gib(request)?, id)?, Vec::new()),
+        false => {
+            let size = root_size(root_gib(request)?, &template)?;
+            (DiskAsk { uuid: model::new_uuid(), name: format!("ROOT-{id}"), offering: 0, size }, asked)
+        }
     };
-    let data = data_disk(world, cx, request, &owner, id).await?;
     let root_bytes = if root.size == 0 { template.size } else { root.size };
     let bytes = root_bytes + data.iter().map(|d| d.size).sum::<i64>();
     let limits_key = format!("vm:{uuid}");
@@ -141,6 +146,7 @@ pub async fn check(
         host_id: None,
         last_host_id: None,
         template_id,
+        iso_id: template.is_iso().then_some(template_id),
         os_type_id: Some(template.os_type_id),
         hypervisor,
         service_offering_id: offering_id,
@@ -224,7 +230,7 @@ async fn owner(world: &VmWorld, cx: &Cx, request: &DeployVirtualMachineRequest) 
     }
 }
 
-fn check_zone(zone: &ZoneFacts, cx: &Cx, owner: &Owner) -> Result<(), ApiError> {
+pub(super) fn check_zone(zone: &ZoneFacts, cx: &Cx, owner: &Owner) -> Result<(), ApiError> {
     if !zone.enabled && !cx.caller.is_root_admin() {
         return Err(ApiError::permission("Cannot perform this operation, Zone is currently disabled"));
     }
@@ -261,9 +267,6 @@ pub(super) fn within_domain(path: Option<&str>, owner: &Owner, what: &str) -> Re
 }
 
 fn hypervisor(template: &TemplateFacts, asked: Option<&str>) -> Result<String, ApiError> {
-    if template.format.eq_ignore_ascii_case("iso") {
-        return Err(ApiError::unsupported("deploying from an ISO isn't supported yet: give the id of a template"));
-    }
     if !template.ready {
         return Err(ApiError::param(format!("Template {} isn't ready in this zone", template.name)));
     }
@@ -278,6 +281,44 @@ fn hypervisor(template: &TemplateFacts, asked: Option<&str>) -> Result<String, A
         None if any => Err(ApiError::param("hypervisor parameter is needed to deploy from this template")),
         None => Ok(template.hypervisor.clone()),
     }
+}
+
+/// An ISO that nothing can be booted from.
+pub(super) fn not_bootable(name: &str) -> ApiError {
+    ApiError::param(format!("Installing from ISO requires an ISO that is bootable: {name}"))
+}
+
+/// The hypervisor of a VM that boots from an ISO: the one that is asked for, among those of the zone (VM-178).
+fn hypervisor_of_iso(iso: &TemplateFacts, asked: Option<&str>, known: &[String]) -> Result<String, ApiError> {
+    if !iso.bootable {
+        return Err(not_bootable(&iso.name));
+    }
+    if !iso.ready {
+        return Err(ApiError::param(format!(
+            "ISO {} isn't downloaded to this zone yet: wait until it is ready",
+            iso.name
+        )));
+    }
+    let found = asked.and_then(|asked| known.iter().find(|known| known.eq_ignore_ascii_case(asked)));
+    let found = found.ok_or_else(|| {
+        ApiError::param(
+            "hypervisor parameter is needed to deploy VM or the hypervisor parameter value passed is invalid",
+        )
+    })?;
+    if super::iso::has_no_drive(found) { Err(super::iso::no_drive(found)) } else { Ok(found.clone()) }
+}
+
+/// The ROOT disk of a VM that boots from an ISO: empty, and as the disk offering says.
+fn empty_root(asked: Vec<DiskAsk>, root_disk_size: Option<i64>, vm: i64) -> Result<DiskAsk, ApiError> {
+    if root_disk_size.is_some() {
+        return Err(ApiError::param(
+            "rootdisksize is for templates: with an ISO the disk offering says how large the root disk is",
+        ));
+    }
+    let disk = asked.into_iter().next().ok_or_else(|| {
+        ApiError::param("Installing from ISO requires a disk offering to be specified for the root disk.")
+    })?;
+    Ok(DiskAsk { name: format!("ROOT-{vm}"), ..disk })
 }
 
 /// Whether a detail is one of the sizes that custom offerings leave open.
@@ -323,23 +364,12 @@ fn constraints(
     request: &DeployVirtualMachineRequest,
     offering: &OfferingFacts,
 ) -> Result<Constraints, ApiError> {
-    const PLANNERS: [&str; 5] = [
-        "FirstFitPlanner",
-        "UserDispersingPlanner",
-        "UserConcentratedPodPlanner",
-        "ImplicitDedicationPlanner",
-        "BareMetalPlanner",
-    ];
-    if let Some(planner) = given(&request.deployment_planner)
-        && !PLANNERS.contains(&planner)
-    {
-        return Err(ApiError::param(format!("Can't deploy VM, there is no planner {planner}")));
-    }
+    let planner = super::approach::named(request.deployment_planner.as_deref())?;
     let host: Option<i64> = cx.refs.id("hostid")?;
     if host.is_some() && !cx.caller.is_root_admin() {
         return Err(ApiError::permission("Parameter hostid can only be specified by a Root Admin, permission denied"));
     }
-    Ok(Constraints { host, pod: None, cluster: None, tags: offering.host_tags.clone() })
+    Ok(Constraints { host, pod: None, cluster: None, tags: offering.host_tags.clone(), planner })
 }
 
 async fn nics(
@@ -401,7 +431,7 @@ async fn default_network(world: &VmWorld, cx: &Cx, zone_id: i64, owner: &Owner, 
     Ok(answer.into_inner().network_id)
 }
 
-fn check_networks(networks: &[NetworkFacts], ids: &[i64], zone: i64, owner: &Owner) -> Result<(), ApiError> {
+pub(super) fn check_networks(networks: &[NetworkFacts], ids: &[i64], zone: i64, owner: &Owner) -> Result<(), ApiError> {
     for (i, id) in ids.iter().enumerate() {
         if ids[..i].contains(id) {
             return Err(ApiError::param("a network is named twice: a virtual machine has one NIC in a network"));
@@ -453,15 +483,27 @@ fn check_keyboard(keyboard: &str) -> Result<(), ApiError> {
     }
 }
 
+/// The size that is asked for the root disk, in GiB: as a detail, which goes before, or as a parameter.
+fn root_gib(request: &DeployVirtualMachineRequest) -> Result<Option<i64>, ApiError> {
+    match request.details.iter().find(|(key, _)| key.eq_ignore_ascii_case("rootdisksize")) {
+        Some((_, gib)) => gib.trim().parse().map(Some).map_err(|_| not_positive()),
+        None => Ok(request.root_disk_size),
+    }
+}
+
+fn not_positive() -> ApiError {
+    ApiError::param("Root disk size should be a positive number (rootdisksize, in GiB)")
+}
+
 fn root_size(gib: Option<i64>, template: &TemplateFacts) -> Result<i64, ApiError> {
     let Some(gib) = gib else { return Ok(0) };
     if gib < 1 {
-        return Err(ApiError::param("rootdisksize must be at least 1 GiB"));
+        return Err(not_positive());
     }
     let size = gib.checked_mul(GIB).ok_or_else(|| ApiError::param("rootdisksize is too large"))?;
     if size < template.size {
         return Err(ApiError::param(format!(
-            "rootdisksize {gib} GiB is smaller than the template's {} bytes",
+            "rootdisksize override is smaller than template size: {gib} GiB are less than {} bytes",
             template.size
         )));
     }
@@ -524,6 +566,7 @@ mod tests {
             size: 5 * GIB,
             password_enabled: false,
             dynamic_scaling: false,
+            bootable: true,
             ready: true,
             details: Default::default(),
         };
@@ -531,5 +574,13 @@ mod tests {
         assert_eq!(root_size(Some(8), &template).unwrap(), 8 * GIB);
         assert_eq!(root_size(Some(4), &template).unwrap_err().code, 431);
         assert_eq!(root_size(Some(i64::MAX), &template).unwrap_err().code, 431);
+        assert_eq!(root_size(Some(0), &template).unwrap_err().code, 431);
+        // Clients say it as a detail, too.
+        let mut request = DeployVirtualMachineRequest { root_disk_size: Some(7), ..Default::default() };
+        assert_eq!(root_gib(&request).unwrap(), Some(7));
+        for (said, means) in [("9", Some(Some(9))), ("nine", None)] {
+            request.details = [("rootdisksize".to_owned(), said.to_owned())].into();
+            assert_eq!(root_gib(&request).ok(), means);
+        }
     }
 }

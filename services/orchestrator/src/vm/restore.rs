@@ -10,6 +10,7 @@
 use super::deploy::{release_limits, row};
 use super::submit::{Wish, submit};
 use super::{VmWorld, access, account_claim, boot, order, start, stop, usage, view};
+use crate::store::isos;
 use crate::store::vm_order::{self as facts, TemplateFacts};
 use crate::store::vm_roots::{self as roots, Origin};
 use crate::store::vms::{self, VmRow};
@@ -34,6 +35,9 @@ pub struct Restore {
     pub template: i64,
     /// Its guest OS type.
     pub os_type: Option<i64>,
+    /// It is an ISO: the disk is empty, and the ISO lies in the CD drive.
+    #[serde(default)]
+    pub iso: bool,
     /// Whether it can set passwords: then there is a new one.
     pub password_enabled: bool,
     /// Whether its guests can be scaled while they run.
@@ -115,15 +119,19 @@ pub async fn accept(world: &VmWorld, cx: &Cx, vm: &VmRow, ask: Ask) -> Result<Jo
             "There is/are unbacked up snapshot(s) on ROOT volume, Re-install VM is not permitted, please try again later.",
         ));
     }
-    let id = ask.template.unwrap_or(vm.template_id);
+    let iso = isos::is_iso(db, vm.template_id).await?;
+    let own = if iso { vm.iso_id } else { Some(vm.template_id) };
+    let id = ask.template.or(own);
+    let id = id.ok_or_else(|| ApiError::failed("Cannot restore the VM since there is no ISO attached to VM"))?;
     let template = facts::template(db, id, vm.zone_id).await?;
     let template = template.ok_or_else(|| ApiError::param("Cannot restore the vm as its template has been deleted"))?;
-    check(vm, &template)?;
-    let size = root.size.max(template.size);
+    check(vm, &template, iso)?;
+    let size = if iso { root.size } else { root.size.max(template.size) };
     let same = id == vm.template_id;
     let job = Restore {
         vm: vm.id,
         template: id,
+        iso,
         os_type: if same { vm.os_type_id } else { Some(template.os_type_id) },
         password_enabled: template.password_enabled,
         dynamic_scaling: template.dynamic_scaling,
@@ -131,21 +139,26 @@ pub async fn accept(world: &VmWorld, cx: &Cx, vm: &VmRow, ask: Ask) -> Result<Jo
         size,
         reboot: ask.reboot,
     };
+    let mut claims = vec![account_claim(vm.owner.account_id), Claim::Exclusive(format!("volume/{}", root.volume))];
+    claims.extend(iso.then(|| super::iso::claim(id)));
     let what = if ask.reboot { "rebooting" } else { "Restore" };
     let wish = Wish {
         command: ask.command,
         custom_id: ask.custom_id,
         description: format!("{what} VM: {}", view::label(vm)),
         about_vm: ask.reboot,
-        claims: vec![account_claim(vm.owner.account_id), Claim::Exclusive(format!("volume/{}", root.volume))],
+        claims,
     };
     submit(world, cx, vm, job, wish).await
 }
 
-/// Whether the VM can be made from this template (VM-270).
-fn check(vm: &VmRow, template: &TemplateFacts) -> Result<(), ApiError> {
-    if template.format.eq_ignore_ascii_case("iso") {
-        return Err(ApiError::param("Invalid template id provided to restore the VM "));
+/// Whether the VM can be made from this template, or from this ISO when it was made from one (VM-270).
+fn check(vm: &VmRow, template: &TemplateFacts, iso: bool) -> Result<(), ApiError> {
+    match (iso, template.is_iso()) {
+        (false, true) => return Err(ApiError::param("Invalid template id provided to restore the VM ")),
+        (true, false) => return Err(ApiError::param("Invalid ISO id provided to restore the VM ")),
+        (true, true) if !template.bootable => return Err(order::not_bootable(&template.name)),
+        _ => {}
     }
     if !template.ready {
         return Err(ApiError::param(format!(
@@ -232,6 +245,7 @@ impl Restore {
             let password = self.password_enabled.then(|| order::sealed_password(world, &vm.uuid));
             let origin = Origin {
                 template: self.template,
+                iso: if self.iso { Some(self.template) } else { before.iso },
                 os_type: self.os_type,
                 password_enabled: self.password_enabled,
                 dynamic_scaling: if self.template == before.template { before.dynamic_scaling } else { self.dynamic_scaling },

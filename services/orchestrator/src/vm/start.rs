@@ -94,7 +94,7 @@ pub async fn launch(
             return Err(refuse(vm));
         }
         for near in nearest {
-            let nearer = Wanted { cluster: near.cluster, pod: near.pod, ..wanted.clone() };
+            let nearer = Wanted { cluster: near.cluster, pod: near.pod, in_need: false, ..wanted.clone() };
             match boot::place(world, tx, vm, VmState::Starting, &nearer).await {
                 Err(error) if error.code == 533 => {} // no room there
                 decided => return decided,

@@ -11,19 +11,25 @@ use coord::Term;
 use jobs::Accept;
 use std::time::Duration;
 use store::now_micros;
+use tokio::time::Instant;
 
 /// Most VMs that one round takes up.
 const BATCH: i64 = 500;
 
 /// Runs while this replica has the duty.
 pub async fn run(world: VmWorld, term: Term) {
+    let mut settings = world.node.settings.changes();
+    let mut last = Instant::now();
     loop {
         let every = world.node.settings.get(keys::EXPUNGE_INTERVAL).clamp(1, 86_400);
         tokio::select! {
             () = term.lost() => return,
             () = world.node.stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(every.unsigned_abs())) => {}
+            // A day that has become a minute isn't waited for.
+            Ok(()) = settings.changed() => continue,
+            () = tokio::time::sleep_until(last + Duration::from_secs(every.unsigned_abs())) => {}
         }
+        last = Instant::now();
         if let Err(e) = round(&world, &term).await {
             tracing::warn!(error = %e, "expunging destroyed virtual machines failed; the next round tries again");
         }

@@ -39,6 +39,7 @@ pub struct Levels {
     group: bool,
     nics: bool,
     template: bool,
+    iso: bool,
     offering: bool,
     /// CPUs and memory: of the offering, and of what is measured.
     size: bool,
@@ -53,6 +54,7 @@ impl Levels {
         group: true,
         nics: true,
         template: true,
+        iso: true,
         offering: true,
         size: true,
         disk_offering: true,
@@ -79,6 +81,7 @@ impl Levels {
             group: has("group"),
             nics: has("nics"),
             template: has("tmpl"),
+            iso: has("iso"),
             offering: has("servoff"),
             size: has("servoff") || has("stats"),
             disk_offering: has("diskoff"),
@@ -90,6 +93,7 @@ impl Levels {
     fn shows(self, kind: Kind) -> bool {
         match kind {
             Kind::Template => self.template,
+            Kind::Iso => self.iso,
             Kind::ServiceOffering => self.offering,
             Kind::DiskOffering => self.disk_offering,
             Kind::InstanceGroup => self.group,
@@ -105,6 +109,9 @@ impl Levels {
         if !self.template {
             (vm.template_id, vm.template_name, vm.template_display_text) = (None, None, None);
             vm.password_enabled = None;
+        }
+        if !self.iso {
+            (vm.iso_id, vm.iso_name, vm.iso_display_text) = (None, None, None);
         }
         if !self.offering {
             (vm.service_offering_id, vm.service_offering_name) = (None, None);
@@ -186,6 +193,7 @@ fn referred(v: &Listed) -> impl Iterator<Item = (Kind, i64)> {
         (Kind::Zone, Some(v.zone_id)),
         (Kind::Host, v.host_id),
         (Kind::Template, Some(v.template_id)),
+        (Kind::Iso, v.iso_id),
         (Kind::ServiceOffering, Some(v.service_offering_id)),
         (Kind::DiskOffering, v.disk_offering_id),
         (Kind::OsType, v.os_type_id),
@@ -228,6 +236,9 @@ fn message(v: Listed, names: &Names, nics: Vec<Nic>, tags: Vec<tags::Tag>, calle
         template_name: name(Kind::Template, Some(v.template_id)),
         template_display_text: names.get(Kind::Template, Some(v.template_id)).map(|n| n.text.clone()),
         password_enabled: Some(v.password_enabled),
+        iso_id: uuid(Kind::Iso, v.iso_id),
+        iso_name: name(Kind::Iso, v.iso_id),
+        iso_display_text: names.get(Kind::Iso, v.iso_id).map(|n| n.text.clone()),
         service_offering_id: uuid(Kind::ServiceOffering, Some(v.service_offering_id)),
         service_offering_name: name(Kind::ServiceOffering, Some(v.service_offering_id)),
         disk_offering_id: uuid(Kind::DiskOffering, v.disk_offering_id),
@@ -277,7 +288,9 @@ mod tests {
         assert_eq!(of(&[]).unwrap(), Levels::ALL);
         assert_eq!(of(&["min", "all"]).unwrap(), Levels::ALL);
         let min = of(&["min"]).unwrap();
-        assert!(!min.nics && !min.template && !min.offering && !min.size && !min.disk_offering && !min.volume);
+        assert!(
+            !min.nics && !min.template && !min.iso && !min.offering && !min.size && !min.disk_offering && !min.volume
+        );
         let stats = of(&["Stats", "nics"]).unwrap();
         assert!(stats.size && stats.nics && !stats.offering);
         assert_eq!(of(&["everything"]).unwrap_err().code, 431);

@@ -70,7 +70,7 @@ impl Site {
         ok(self.groups().list(request(who, r)).await).unwrap().affinity_group
     }
 
-    async fn stop(&self, vm: i64) {
+    pub async fn stop_vm(&self, vm: i64) {
         let r = StopVirtualMachineRequest { id: Some(uuid(vm)), ..Default::default() };
         let job = ok(self.cloud.vms().stop(request(&root(), r)).await).unwrap();
         self.done(&job.job_id).await.unwrap();
@@ -81,7 +81,7 @@ impl Site {
         for host in 0..hosts {
             let vm = 900 + i64::try_from(host).unwrap();
             self.running(vm, false, host).await;
-            self.stop(vm).await;
+            self.stop_vm(vm).await;
         }
     }
 
@@ -191,7 +191,7 @@ testkit::databases! {
         site.start(1, Some(0)).await.unwrap();
         site.start(2, Some(1)).await.unwrap();
         // Where its peer is, it isn't started even by an administrator who says so.
-        site.stop(2).await;
+        site.stop_vm(2).await;
         let text = site.start(2, Some(0)).await.unwrap_err().full_text().to_owned();
         assert!(text.contains("with another machine of its affinity group"), "{text}");
         site.start(2, Some(1)).await.unwrap();
@@ -327,9 +327,9 @@ testkit::databases! {
         assert_eq!(site.place_of(4).await, site.host(0).await);
         let text = site.start(1, None).await.unwrap_err();
         assert!(text.full_text().contains("already running"), "{text:?}");
-        let text = { site.stop(1).await; site.start(1, Some(0)).await.unwrap_err().full_text().to_owned() };
+        let text = { site.stop_vm(1).await; site.start(1, Some(0)).await.unwrap_err().full_text().to_owned() };
         assert!(text.contains("533") && text.contains("1 dedicated to others"), "{text}");
-        let text = { site.stop(4).await; site.start(4, Some(1)).await.unwrap_err().full_text().to_owned() };
+        let text = { site.stop_vm(4).await; site.start(4, Some(1)).await.unwrap_err().full_text().to_owned() };
         assert!(text.contains("not dedicated to its affinity group"), "{text}");
         site.start(4, None).await.unwrap();
         // Refusals of another dedication.
@@ -362,8 +362,8 @@ testkit::databases! {
         assert_eq!(site.place_of(4).await, site.host(0).await);
         testkit::eventually(|| async { site.start(1, Some(0)).await.ok() }).await;
         // What is kept for an account or a domain that goes is everybody's, too.
-        site.stop(1).await;
-        site.stop(4).await;
+        site.stop_vm(1).await;
+        site.stop_vm(4).await;
         let job = dedicate(0, "domain-2", Some("alice")).await.unwrap();
         site.done(&job.job_id).await.unwrap();
         let gone = || Sql::new("UPDATE accounts SET removed = 1 WHERE id = 3");
@@ -408,7 +408,7 @@ async fn two_replicas_place_one_group() {
         assert_eq!(site.cloud.count(running).await, 3);
         for vm in 1..=6 {
             if site.standing(vm).await.0 == "Running" {
-                site.stop(vm).await;
+                site.stop_vm(vm).await;
             }
         }
     }

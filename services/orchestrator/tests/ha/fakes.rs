@@ -10,8 +10,8 @@ use contract_network::{
 };
 use contract_storage::disks_server::{Disks, DisksServer};
 use contract_storage::{
-    AllocateDisksRequest, DiscardRequest, DiskSpec, DisksResponse, FitRequest, FitResponse, RenewRootRequest,
-    VmDisksRequest,
+    AllocateDisksRequest, AssignDisksRequest, AssignDisksResponse, DiscardRequest, DiskSpec, DisksResponse, FitRequest,
+    FitResponse, RenewRootRequest, VmDisksRequest,
 };
 use node::Node;
 use rpc::LocalNet;
@@ -95,6 +95,9 @@ impl Attachments for NetworkApi {
     async fn remove(&self, _: Request<RemoveNicRequest>) -> Result<Response<NicsResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn exchange(&self, _: Request<AllocateNicsRequest>) -> Result<Response<NicsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn set_default(&self, _: Request<SetDefaultNicRequest>) -> Result<Response<NicsResponse>, Status> {
         Err(Status::unimplemented(""))
     }
@@ -151,6 +154,9 @@ impl Disks for StorageApi {
         Ok(Response::new(FitResponse { cluster_ids: request.into_inner().cluster_ids }))
     }
     async fn expunge(&self, _: Request<VmDisksRequest>) -> Result<Response<DisksResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn assign(&self, _: Request<AssignDisksRequest>) -> Result<Response<AssignDisksResponse>, Status> {
         Err(Status::unimplemented(""))
     }
     async fn renew(&self, _: Request<RenewRootRequest>) -> Result<Response<DisksResponse>, Status> {

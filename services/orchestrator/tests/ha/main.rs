@@ -9,6 +9,7 @@ mod fleet;
 mod idle;
 mod maintenance;
 mod migrate;
+mod planners;
 mod replicas;
 mod site;
 

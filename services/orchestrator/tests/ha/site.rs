@@ -1,5 +1,6 @@
 //! A zone with hosts that die when told to, and VMs on them.
 
+use crate::VM;
 use crate::common::*;
 use crate::fakes::{self, Network, POOL, Plugged, volume};
 use contract::ApiError;
@@ -229,7 +230,8 @@ impl Site {
     }
 
     pub async fn await_state(&self, vm: i64, state: &str) {
-        testkit::wait_until(|| async { self.standing(vm).await.0 == state }, 60 * SECOND).await;
+        let there = || async { if self.standing(vm).await.0 == state { Ok(()) } else { Err(self.picture(vm).await) } };
+        testkit::until_ok(there, 90 * SECOND).await;
     }
 
     /// Waits until the VM runs with another generation than its first.
@@ -241,10 +243,26 @@ impl Site {
     pub async fn await_generation(&self, vm: i64, generation: i64) -> Standing {
         let again = || async {
             let standing = self.standing(vm).await;
-            (standing.0 == "Running" && standing.2 >= generation).then_some(standing)
+            match standing.0 == "Running" && standing.2 >= generation {
+                true => Ok(standing),
+                false => Err(self.picture(vm).await),
+            }
         };
-        testkit::wait_until(|| async { again().await.is_some() }, 60 * SECOND).await;
-        again().await.unwrap()
+        testkit::until_ok(again, 90 * SECOND).await
+    }
+
+    /// What there is to know of a VM that isn't as it should be.
+    async fn picture(&self, vm: i64) -> String {
+        let rows = async |sql: &str| -> Vec<String> {
+            let rows = self.cloud.db.all(Sql::new(sql)).await.unwrap();
+            rows.iter().map(|row| row.at(0).unwrap()).collect()
+        };
+        let hosts = rows("SELECT status FROM hosts ORDER BY id").await;
+        let jobs = rows("SELECT kind FROM jobs WHERE state NOT IN ('Done', 'Failed')").await;
+        let wishes = rows("SELECT COALESCE(last_error, 'untried') FROM vm_restarts").await;
+        let told = self.told(VM, &uuid(vm)).await;
+        let standing = self.standing(vm).await;
+        format!("{standing:?}, hosts {hosts:?}, open jobs {jobs:?}, restarts {wishes:?}, told {told:?}")
     }
 
     pub async fn shown(&self, filter: ListHostsRequest) -> Vec<Host> {
@@ -290,8 +308,11 @@ impl Site {
     }
 
     pub async fn await_told(&self, kind: &str, about: &str, text: &str) {
-        let told = || async { self.told(kind, about).await.iter().any(|t| t.contains(text)) };
-        testkit::wait_until(told, 60 * SECOND).await;
+        let told = || async {
+            let told = self.told(kind, about).await;
+            if told.iter().any(|t| t.contains(text)) { Ok(()) } else { Err(format!("{text:?} isn't in {told:?}")) }
+        };
+        testkit::until_ok(told, 90 * SECOND).await;
     }
 
     /// What is given away is what is held, and every running VM runs once and where the database says, with its NICs.

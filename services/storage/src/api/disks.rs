@@ -3,7 +3,8 @@
 use crate::{Storage, disks};
 use contract_storage::disks_server::Disks;
 use contract_storage::{
-    AllocateDisksRequest, DiscardRequest, DisksResponse, FitRequest, FitResponse, RenewRootRequest, VmDisksRequest,
+    AllocateDisksRequest, AssignDisksRequest, AssignDisksResponse, DiscardRequest, DisksResponse, FitRequest,
+    FitResponse, RenewRootRequest, VmDisksRequest,
 };
 use jobs::StepKey;
 use tonic::{Request, Response, Status};
@@ -49,6 +50,16 @@ impl Disks for Storage {
         let key = StepKey::of(&request)?;
         let (cx, req) = self.node.rpc.enter(request).await?;
         Ok(Response::new(disks::discard(self, &cx.caller, &key, &req).await?))
+    }
+
+    async fn assign(&self, request: Request<AssignDisksRequest>) -> Result<Response<AssignDisksResponse>, Status> {
+        let key = StepKey::of(&request)?;
+        let (_, req) = self.node.rpc.enter(request).await?;
+        if key.is_undo() {
+            disks::unassign(self, &key).await?;
+            return Ok(Response::new(AssignDisksResponse::default()));
+        }
+        Ok(Response::new(disks::assign(self, &key, &req).await?))
     }
 
     async fn expunge(&self, request: Request<VmDisksRequest>) -> Result<Response<DisksResponse>, Status> {

@@ -68,11 +68,15 @@ pub async fn allocate(
         Ok(answer)
     })
     .await?;
+    let mut answer = answer;
     if let Some(near) = &near {
         let disks: Vec<(DiskSpec, Option<Image>)> =
             answer.disks.iter().map(|d| (d.clone(), image.clone().filter(|_| d.kind == ROOT))).collect();
         let mounted: Vec<i64> = candidates.iter().filter(|p| p.mounted).map(|p| p.id).collect();
         bytes::make(s, caller, key, near.host, &mounted, &disks).await?;
+        if let Some(iso) = req.iso_id {
+            answer.iso = super::iso::bring(s, caller, near.host, req.zone_id, iso, &answer).await?;
+        }
     }
     Ok(answer)
 }
@@ -108,13 +112,22 @@ pub fn cost(t: &TemplateRow) -> i64 {
 /// 431 when the zone has no copy.
 pub fn image(s: &Storage, source: &Source) -> Result<Option<Image>, ApiError> {
     let t = &source.template;
-    let Some((site, path)) = &source.copy else {
-        return Err(ApiError::param(format!("template {} is not ready in this zone", t.name))
-            .with_entity(&t.uuid, "templateId"));
-    };
     if t.is_iso() {
         return Ok(None);
     }
+    let image = source_image(s, source)?;
+    image.map(Some).ok_or_else(|| {
+        ApiError::param(format!("template {} is not ready in this zone", t.name)).with_entity(&t.uuid, "templateId")
+    })
+}
+
+/// What a host copies a template or an ISO from; none when the zone has no copy.
+///
+/// # Errors
+/// When what hosts are told of the store can't be opened.
+pub fn source_image(s: &Storage, source: &Source) -> Result<Option<Image>, ApiError> {
+    let t = &source.template;
+    let Some((site, path)) = &source.copy else { return Ok(None) };
     Ok(Some(Image {
         uuid: t.uuid.clone(),
         format: t.format.clone(),

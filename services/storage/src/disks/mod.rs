@@ -5,13 +5,16 @@
 //! to take back.
 
 mod allocate;
+mod assign;
 mod fit;
+mod iso;
 mod place;
 mod prepare;
 mod renew;
 mod take_back;
 
 pub use allocate::{allocate, cost, image, root_format};
+pub use assign::{assign, unassign};
 pub use fit::fit;
 pub use place::{Near, Thresholds, Wanted, take_place};
 pub use prepare::prepare;

@@ -25,22 +25,42 @@ pub async fn prepare(
     key: &StepKey,
     req: &VmDisksRequest,
 ) -> Result<DisksResponse, ApiError> {
-    let db = &s.node.db;
-    let host = req.host_id.ok_or_else(|| ApiError::internal("disks are prepared for a host, and none is named"))?;
-    let host = infra::host(db, host).await?.ok_or_else(|| ApiError::unavailable(format!("host {host} is gone")))?;
+    let host = host(s, req).await?;
     let near = Near { host: host.id, cluster: host.cluster_id, hypervisor: host.hypervisor };
+    let mut answer = volumes_ready(s, caller, key, req, (&near, host.zone_id)).await?;
+    if let Some(iso) = req.iso_id {
+        answer.iso = super::iso::bring(s, caller, near.host, host.zone_id, iso, &answer).await?;
+    }
+    Ok(answer)
+}
+
+async fn host(s: &Storage, req: &VmDisksRequest) -> Result<infra::Host, ApiError> {
+    let host = req.host_id.ok_or_else(|| ApiError::internal("disks are prepared for a host, and none is named"))?;
+    let found = infra::host(&s.node.db, host).await?;
+    found.ok_or_else(|| ApiError::unavailable(format!("host {host} is gone")))
+}
+
+/// All but the ISO, on a host of a zone.
+async fn volumes_ready(
+    s: &Storage,
+    caller: &Caller,
+    key: &StepKey,
+    req: &VmDisksRequest,
+    (near, zone): (&Near, i64),
+) -> Result<DisksResponse, ApiError> {
+    let db = &s.node.db;
     let volumes = volumes::of_vm(db, req.vm_id).await?;
     let rows = pools::by_ids(db, volumes.iter().filter_map(|v| v.pool_id).collect::<HashSet<_>>()).await?;
     for pool in &rows {
         let reached = match pool.reach() {
-            Reach::Zone => pool.zone_id == host.zone_id,
+            Reach::Zone => pool.zone_id == zone,
             Reach::Cluster(cluster) => cluster == near.cluster,
             Reach::Host(only) => only == near.host,
         };
         if !reached {
             return Err(ApiError::capacity(format!(
                 "a volume lies on pool {}, which host {} doesn't reach",
-                pool.name, host.id
+                pool.name, near.host
             )));
         }
     }
@@ -53,7 +73,7 @@ pub async fn prepare(
         let disks = volumes.iter().map(|v| spec_among(v, &rows)).collect();
         return Ok(DisksResponse { disks, host_id: Some(near.host), ..DisksResponse::default() });
     }
-    let answer = place_all(s, key, req, &near, &volumes).await?;
+    let answer = place_all(s, key, req, near, &volumes).await?;
     let mut disks: Vec<(DiskSpec, Option<Image>)> = Vec::new();
     for v in &unmade {
         let Some(disk) = answer.disks.iter().find(|d| d.id == v.id) else { continue };
@@ -123,8 +143,10 @@ async fn place_all(
 /// The template of a ROOT volume.
 async fn root_source(s: &Storage, v: &VolumeRow) -> Result<Option<Source>, ApiError> {
     match v.template_id.filter(|_| v.is_root()) {
-        // One that was deleted meanwhile must not become an empty disk.
         Some(id) => match templates::source(&s.node.db, id, v.zone_id).await? {
+            // The disk of a VM that boots from a CD is empty anyway.
+            None if templates::labels(&s.node.db, [id]).await?.get(&id).is_some_and(|label| label.iso) => Ok(None),
+            // A template that was deleted meanwhile must not become an empty disk.
             None => Err(ApiError::param(format!("the template of volume {} doesn't exist any more", v.name))),
             found => Ok(found),
         },

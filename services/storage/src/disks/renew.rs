@@ -28,6 +28,7 @@ pub async fn renew(s: &Storage, key: &StepKey, req: &RenewRootRequest) -> Result
     let source =
         source.ok_or_else(|| ApiError::param(format!("template {} doesn't exist any more", req.template_id)))?;
     allocate::image(s, &source)?;
+    let iso = source.template.is_iso();
     let hypervisor = former.hypervisor.clone().unwrap_or_default();
     let id = db.next_id("volume").await?;
     let fresh = VolumeRow {
@@ -38,7 +39,10 @@ pub async fn renew(s: &Storage, key: &StepKey, req: &RenewRootRequest) -> Result
         last_pool_id: former.pool_id,
         template_id: Some(req.template_id),
         size: req.size,
-        format: Some(root_format(&hypervisor, &source.template.format).to_owned()),
+        format: match iso {
+            true => former.format.clone(),
+            false => Some(root_format(&hypervisor, &source.template.format).to_owned()),
+        },
         path: None,
         chain: None,
         attached: Some(now_micros()),

@@ -132,6 +132,16 @@ pub async fn remove(tx: &mut Tx, id: i64) -> Result<bool> {
     Ok(tx.exec(sql.bind(now).bind(now).bind(id)).await? > 0)
 }
 
+/// A volume's policies have another owner.
+pub async fn assign(tx: &mut Tx, volume: i64, to: &Owner) -> Result<()> {
+    let sql = Sql::new(
+        "UPDATE snapshot_policies SET account_id = ?, domain_id = ?, domain_path = ?, changed = ? WHERE volume_id = ? \
+         AND removed IS NULL",
+    );
+    let sql = sql.bind(to.account_id).bind(to.domain_id).bind(&to.domain_path).bind(now_micros()).bind(volume);
+    tx.exec(sql).await.map(drop)
+}
+
 /// Moves a policy on to its next time. False when somebody else did, or changed it, or it is gone.
 pub async fn advance(tx: &mut Tx, id: i64, from: i64, to: i64) -> Result<bool> {
     let sql = Sql::new(

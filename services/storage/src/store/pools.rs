@@ -337,6 +337,12 @@ pub async fn take_more(tx: &mut Tx, id: i64, bytes: i64) -> Result<bool> {
     Ok(tx.exec(sql).await? > 0)
 }
 
+/// Holds a pool's row until the transaction ends. False when the pool is gone.
+pub async fn hold(tx: &mut Tx, id: i64) -> Result<bool> {
+    let sql = Sql::new("UPDATE storage_pools SET allocated_bytes = allocated_bytes WHERE id = ? AND removed IS NULL");
+    Ok(tx.exec(sql.bind(id)).await? > 0)
+}
+
 /// Gives promised bytes back. Called together with the write that ends the promise, and only when that write took place.
 pub async fn give_back(tx: &mut Tx, id: i64, bytes: i64) -> Result<()> {
     let sql =

@@ -179,6 +179,12 @@ pub async fn remove(tx: &mut Tx, id: i64) -> Result<bool> {
     Ok(tx.exec(sql.bind(now).bind(now).bind(id)).await? > 0)
 }
 
+/// Whether a volume has snapshots: those that failed don't count.
+pub async fn any_of(tx: &mut Tx, volume: i64) -> Result<bool> {
+    let sql = Sql::new("SELECT 1 FROM snapshots WHERE volume_id = ? AND removed IS NULL AND state <> 'Error' LIMIT 1");
+    Ok(tx.optional(sql.bind(volume)).await?.is_some())
+}
+
 /// Whether snapshots lie, or come to lie, on an image store.
 pub async fn any_on(tx: &mut Tx, store: i64) -> Result<bool> {
     let sql =

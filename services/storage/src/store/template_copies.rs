@@ -1,4 +1,5 @@
-//! Copies of templates on primary storage: which of them no volume needs.
+//! Copies of templates and ISOs on primary storage: which of them nothing needs. A template is needed by the volumes that were made
+//! from it, an ISO by the VMs that have it in their CD drive and their ROOT volume on the pool.
 //!
 //! Who places a volume updates its pool's row before it looks whether the template lies there, and so does whoever removes a
 //! copy before he looks for volumes: of the two, the later one sees the other.
@@ -17,8 +18,10 @@ pub struct Unused {
     pub since: i64,
 }
 
-const USED: &str = "EXISTS (SELECT 1 FROM volumes v WHERE v.pool_id = template_pool_refs.pool_id \
-     AND v.template_id = template_pool_refs.template_id AND v.removed IS NULL)";
+const USED: &str = "(EXISTS (SELECT 1 FROM volumes v JOIN templates f ON f.id = v.template_id WHERE v.pool_id = template_pool_refs.pool_id \
+     AND v.template_id = template_pool_refs.template_id AND v.removed IS NULL AND f.format <> 'ISO') \
+     OR EXISTS (SELECT 1 FROM vms m JOIN volumes r ON r.vm_id = m.id WHERE m.iso_id = template_pool_refs.template_id \
+     AND m.removed IS NULL AND r.kind = 'ROOT' AND r.removed IS NULL AND r.pool_id = template_pool_refs.pool_id))";
 
 /// Notes which copies are used and which aren't, as of now.
 pub async fn mark(tx: &mut Tx) -> Result<()> {
@@ -55,8 +58,7 @@ pub async fn unused(db: &Db, micros: i64, most: i64) -> Result<Vec<Unused>> {
 /// Forgets a copy, gives its bytes back, and notes that it is to be deleted. False when a volume needs it after all.
 pub async fn evict(tx: &mut Tx, copy: &Unused) -> Result<bool> {
     // First, as above.
-    let lock = Sql::new("UPDATE storage_pools SET allocated_bytes = allocated_bytes WHERE id = ? AND removed IS NULL");
-    if tx.exec(lock.bind(copy.pool_id)).await? == 0 {
+    if !pools::hold(tx, copy.pool_id).await? {
         return Ok(false);
     }
     let sql = format!(
@@ -88,6 +90,18 @@ const DEBT: &str = "template/";
 /// Whether a debt is that of a template's copy.
 pub fn is_copy(path: &str) -> bool {
     path.starts_with(DEBT)
+}
+
+/// Whether a template lies on a pool; then it is needed again from now on.
+pub async fn keep(tx: &mut Tx, template: i64, pool: i64) -> Result<bool> {
+    if !lies(tx, template, pool).await? {
+        return Ok(false);
+    }
+    let sql = Sql::new(
+        "UPDATE template_pool_refs SET unused_since = NULL WHERE template_id = ? AND pool_id = ? AND unused_since IS NOT NULL",
+    );
+    tx.exec(sql.bind(template).bind(pool)).await?;
+    Ok(true)
 }
 
 /// Whether a template lies on a pool.

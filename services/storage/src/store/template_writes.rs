@@ -202,6 +202,17 @@ pub async fn remove(tx: &mut Tx, id: i64) -> Result<bool> {
     Ok(tx.exec(sql.bind(now_micros()).bind(id)).await? > 0)
 }
 
+/// UUIDs of VMs that aren't expunged, didn't fail and have an ISO in their CD drive, at most `limit`: in a zone, or anywhere.
+pub async fn readers(tx: &mut Tx, id: i64, zone: Option<i64>, limit: i64) -> Result<Vec<String>> {
+    let sql =
+        Sql::new("SELECT uuid FROM vms WHERE iso_id = ? AND removed IS NULL AND state NOT IN ('Expunging', 'Error')")
+            .bind(id)
+            .push_if(" AND zone_id = ?", zone)
+            .push(" ORDER BY id LIMIT ?")
+            .bind(limit);
+    tx.all(sql).await?.iter().map(|r| r.at(0)).collect()
+}
+
 /// UUIDs of VMs that aren't expunged and were made from a template, at most `limit`: in a zone, or anywhere.
 pub async fn users(tx: &mut Tx, id: i64, zone: Option<i64>, limit: i64) -> Result<Vec<String>> {
     let sql = Sql::new("SELECT uuid FROM vms WHERE template_id = ? AND removed IS NULL AND state <> 'Expunging'")

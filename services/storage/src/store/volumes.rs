@@ -121,6 +121,34 @@ pub async fn of_vm(db: &Db, vm: i64) -> Result<Vec<VolumeRow>> {
     db.all(sql).await?.iter().map(VolumeRow::read).collect()
 }
 
+/// The same within a transaction.
+pub async fn of_vm_in(tx: &mut Tx, vm: i64) -> Result<Vec<VolumeRow>> {
+    let sql = Sql::new(&format!(
+        "SELECT {COLUMNS} FROM volumes v WHERE v.vm_id = ? AND v.removed IS NULL ORDER BY v.device_id, v.id"
+    ))
+    .bind(vm);
+    tx.all(sql).await?.iter().map(VolumeRow::read).collect()
+}
+
+/// Gives a volume, with its policies of snapshots, another owner. False when it isn't `from`'s any more, or is being changed.
+pub async fn assign(tx: &mut Tx, id: i64, from: i64, to: &Owner) -> Result<bool> {
+    let sql = Sql::new(
+        "UPDATE volumes SET account_id = ?, domain_id = ?, domain_path = ?, changed = ? WHERE id = ? AND account_id = ? \
+         AND state IN ('Ready', 'Allocated') AND removed IS NULL",
+    )
+    .bind(to.account_id)
+    .bind(to.domain_id)
+    .bind(&to.domain_path)
+    .bind(now_micros())
+    .bind(id)
+    .bind(from);
+    if tx.exec(sql).await? == 0 {
+        return Ok(false);
+    }
+    super::policies::assign(tx, id, to).await?;
+    Ok(true)
+}
+
 /// The volume at a device of a VM.
 pub async fn at_device(db: &Db, vm: i64, device: i64) -> Result<Option<VolumeRow>> {
     let sql = Sql::new(&format!("SELECT {COLUMNS} FROM volumes v WHERE v.slot = ? AND v.removed IS NULL"))

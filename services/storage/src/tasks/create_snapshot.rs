@@ -65,6 +65,9 @@ impl CreateSnapshot {
         let (Some(pool), Some(path), "Ready") = (v.pool_id, v.path.clone(), v.state.as_str()) else {
             return Err(ApiError::param(format!("the volume is {}: a snapshot needs one that is Ready", v.state)));
         };
+        if v.owner != row.owner {
+            return Err(ApiError::failed("the volume has another owner by now"));
+        }
         if v.vm_id != self.vm || v.size != row.size || pool != site.pool {
             return Err(ApiError::failed("the volume was attached, detached or resized meanwhile: try again"));
         }

@@ -60,14 +60,21 @@ impl DeleteTemplate {
             let text = format!("Please specify {what} that is not currently being downloaded.");
             return Err(ApiError::param(text).with_entity(&row.uuid, "id"));
         }
-        let users = if self.forced { Vec::new() } else { rows::users(tx, row.id, self.zone, NAMED).await? };
+        let users = match (self.forced, self.iso) {
+            (true, _) => Vec::new(),
+            // VMs that were installed from it don't need it any more.
+            (false, true) => rows::readers(tx, row.id, self.zone, NAMED).await?,
+            (false, false) => rows::users(tx, row.id, self.zone, NAMED).await?,
+        };
         if !users.is_empty() {
-            let text = format!(
-                "Unable to delete {} with id: {} because VM instances: [{}] are using it.",
-                if self.iso { "iso" } else { "template" },
-                row.uuid,
-                users.join(", ")
-            );
+            let text = match self.iso {
+                true => format!("Unable to delete iso, as it's used by other vms: [{}]", users.join(", ")),
+                false => format!(
+                    "Unable to delete template with id: {} because VM instances: [{}] are using it.",
+                    row.uuid,
+                    users.join(", ")
+                ),
+            };
             return Err(ApiError::param(text).with_entity(&row.uuid, "id"));
         }
         Ok(self.zone.is_none_or(|zone| zones.iter().all(|z| *z == zone)))

@@ -68,6 +68,8 @@ struct State {
     deleted: Vec<(String, String)>,
     /// VMs that were said to be no more.
     ended: Vec<String>,
+    /// Pool, ISO, and the store that it was to be copied from, as the orders came.
+    isos: Vec<(String, String, Option<String>)>,
 }
 
 /// All hosts; they share their pools, as real ones do.
@@ -124,6 +126,11 @@ impl Hosts {
     /// Volumes and paths whose bytes were to be deleted, as the orders came.
     pub fn deleted(&self) -> Vec<(String, String)> {
         self.0.lock().unwrap().deleted.clone()
+    }
+
+    /// Pool, ISO, and the store that it was to be copied from, as the orders came.
+    pub fn isos(&self) -> Vec<(String, String, Option<String>)> {
+        self.0.lock().unwrap().isos.clone()
     }
 
     /// Which hosts got an order.
@@ -205,6 +212,11 @@ impl State {
                     size: d.size,
                     physical_size: 0,
                 })
+            }
+            command::Body::EnsureIso(i) => {
+                let iso = i.iso.unwrap();
+                self.isos.push((i.pool_uuid, iso.template_uuid, iso.store.map(|store| store.uuid)));
+                nothing
             }
             command::Body::DeleteDisk(d) => {
                 self.deleted.push((d.volume_uuid.clone(), d.path.clone()));
@@ -339,6 +351,7 @@ fn name(body: &command::Body) -> &'static str {
     match body {
         command::Body::EnsurePool(_) => "EnsurePool",
         command::Body::EnsureDisk(_) => "EnsureDisk",
+        command::Body::EnsureIso(_) => "EnsureIso",
         command::Body::DeleteDisk(_) => "DeleteDisk",
         command::Body::ResizeDisk(_) => "ResizeDisk",
         command::Body::AttachDisk(_) => "AttachDisk",

@@ -7,12 +7,13 @@ const fn of(owner: &'static str, file: &'static str, sql: &'static str) -> Migra
 }
 
 /// Tables of other services that this one reads.
-pub const OTHERS: [Migration; 5] = [
+pub const OTHERS: [Migration; 6] = [
     of("identity", "0001_identity.sql", include_str!("../../../identity/migrations/0001_identity.sql")),
     of("orchestrator", "0001_topology.sql", include_str!("../../../orchestrator/migrations/0001_topology.sql")),
     of("orchestrator", "0002_hosts.sql", include_str!("../../../orchestrator/migrations/0002_hosts.sql")),
     of("orchestrator", "0003_catalogue.sql", include_str!("../../../orchestrator/migrations/0003_catalogue.sql")),
     of("orchestrator", "0010_vms.sql", include_str!("../../../orchestrator/migrations/0010_vms.sql")),
+    of("orchestrator", "0042_isos.sql", include_str!("../../../orchestrator/migrations/0042_isos.sql")),
 ];
 
 /// UUIDs that tests can tell.

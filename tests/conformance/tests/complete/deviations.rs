@@ -41,7 +41,7 @@ const DELIBERATE: &[(&[&str], &str, &str)] = &[
         "reference",
         "the id of a load balancing rule: that of another rule names nothing here",
     ),
-    (&["listIsos.id"], "reference", "the id of an ISO: that of a template names nothing here"),
+    (&["listIsos.id", "attachIso.id"], "reference", "the id of an ISO: that of a template names nothing here"),
     (&["listRouters.id"], "reference", "the id of a router: 4.11 keeps routers and virtual machines in one table"),
     (
         &["listVolumes.storageid", "listVolumesMetrics.storageid"],

@@ -56,7 +56,7 @@ impl Guests {
     }
 
     /// Takes note of what a guest has now.
-    async fn describe_again(&self, vm: &str) -> Result<Option<Live>, ApiError> {
+    pub(super) async fn describe_again(&self, vm: &str) -> Result<Option<Live>, ApiError> {
         let live = self.live(vm).await?;
         if let Some(live) = &live
             && let Some(guest) = self.table().guests.get_mut(vm)

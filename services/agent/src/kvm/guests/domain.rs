@@ -6,6 +6,7 @@ use super::xml::Element;
 use crate::kvm::probe::Acceleration;
 use crate::kvm::storage::DiskFile;
 use contract_agent::VmNic;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// The namespace of our own facts in a domain's metadata.
@@ -21,6 +22,11 @@ pub(super) const ROOT_FACTS: &str = "arcus:root";
 const WAITS: &str = "waits";
 /// libvirt keeps names of devices that begin so.
 const OWN_ALIAS: &str = "ua-";
+/// Our name of the CD drive: every machine has one, at the third place for IDE.
+pub(super) const DRIVE: &str = "cd";
+const DRIVE_TARGET: &str = "hdc";
+/// The firmware looks there first, as 4.11 has it; an empty drive is passed over.
+const DRIVE_ORDER: u32 = 1;
 /// The kernel's accounting period of CPU limits, microseconds.
 const PERIOD: u64 = 10_000;
 /// Smallest part of a period that the kernel takes.
@@ -47,6 +53,8 @@ pub(super) struct Place<'p> {
     pub plugs: Vec<(String, Option<u32>)>,
     /// The file of each disk.
     pub files: Vec<DiskFile>,
+    /// The file in the CD drive.
+    pub cd: Option<PathBuf>,
 }
 
 /// The control groups of a host, and what all of its CPU is.
@@ -176,7 +184,7 @@ fn clock(vm: &Checked, kvm: bool) -> Element {
 }
 
 fn devices(vm: &Checked, place: &Place<'_>) -> Element {
-    let mut boot = 0;
+    let mut boot = DRIVE_ORDER;
     let mut next = || {
         boot += 1;
         boot
@@ -188,6 +196,7 @@ fn devices(vm: &Checked, place: &Place<'_>) -> Element {
     for (planned, file) in vm.disks.iter().zip(&place.files) {
         devices = devices.child(disk(planned, file, planned.root.then(&mut next)));
     }
+    devices = devices.child(drive(place.cd.as_deref()));
     for (nic, (bridge, mtu)) in vm.nics.iter().zip(&place.plugs) {
         devices = devices.child(interface(nic, vm.nic_model, bridge, *mtu, nic.default_nic.then(&mut next)));
     }
@@ -244,6 +253,25 @@ pub(super) fn disk(disk: &Disk, file: &DiskFile, boot: Option<u32>) -> Element {
         .child(alias(disk.volume))
 }
 
+/// The CD drive, and what lies in it.
+pub(super) fn drive(file: Option<&Path>) -> Element {
+    Element::new("disk")
+        .with("type", "file")
+        .with("device", "cdrom")
+        .children(medium(file))
+        .child(Element::new("target").with("dev", DRIVE_TARGET).with("bus", Bus::Ide.name()))
+        .child(Element::new("readonly"))
+        .child(Element::new("boot").with("order", DRIVE_ORDER))
+        .child(alias(DRIVE))
+}
+
+/// What of a CD drive depends on what lies in it. An empty one carries no cache mode (REL-172).
+pub(super) fn medium(file: Option<&Path>) -> Vec<Element> {
+    let format = if file.is_some() { images::Format::Qcow2 } else { images::Format::Raw };
+    let driver = Element::new("driver").with("name", "qemu").with("type", format.name());
+    std::iter::once(driver).chain(file.map(|file| Element::new("source").with("file", file.display()))).collect()
+}
+
 /// What a disk is based on. Said, not left to libvirt to find: AppArmor's helper, which lets a guest open its files and nothing else,
 /// can't look into images in our folders.
 fn backing(layers: &[(std::path::PathBuf, images::Format)]) -> Option<Element> {
@@ -277,8 +305,19 @@ pub(in crate::kvm) struct Described {
     pub waits: bool,
     pub nics: Vec<VmNic>,
     pub disks: Vec<Plugged>,
+    /// Its CD drive; those that were started before there were any have none.
+    pub drive: Option<Drive>,
     /// The socket of its screen, by the daemon's path.
     pub vnc: Option<String>,
+}
+
+/// A CD drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kvm) struct Drive {
+    /// What lies in it.
+    pub file: Option<String>,
+    /// The guest has opened it.
+    pub open: bool,
 }
 
 /// A disk that is plugged in.
@@ -327,6 +366,7 @@ impl Described {
             waits: facts.attribute(WAITS).is_some(),
             nics: facts.all(NIC_FACTS).map(nic).collect(),
             disks: devices.all("disk").filter_map(plugged).chain(facts.all(ROOT_FACTS).filter_map(root)).collect(),
+            drive: devices.all("disk").find(|disk| own_name(disk) == Some(DRIVE)).map(cd),
             vnc: socket.map(str::to_owned),
         }))
     }
@@ -341,6 +381,12 @@ impl Described {
 fn root(facts: &Element) -> Option<Plugged> {
     let volume = Uuid::parse_str(facts.attribute("volume")?).ok()?;
     Some(Plugged { volume, target: String::new(), bus: String::new(), file: String::new() })
+}
+
+fn cd(drive: &Element) -> Drive {
+    let file = drive.get("source").and_then(|source| source.attribute("file"));
+    let tray = drive.get("target").and_then(|target| target.attribute("tray"));
+    Drive { file: file.map(str::to_owned), open: tray == Some("open") }
 }
 
 /// The UUID that a device of ours has its name of.
@@ -377,6 +423,7 @@ mod tests {
             cpu_limits: Some(CpuGroups { unified: false, host_mhz: 2000, host_cpus: 4 }),
             plugs: vec![("breth1-77".into(), Some(1450))],
             files: vec![file("root"), file("data")],
+            cd: None,
         }
     }
 
@@ -396,6 +443,29 @@ mod tests {
         assert_eq!(Described::read("<domain><metadata/><devices/></domain>").unwrap(), None);
         let foreign = "<domain><metadata><arcus:vm xmlns:arcus='x'/></metadata><devices/></domain>";
         assert_eq!(Described::read(foreign).unwrap(), None);
+    }
+
+    // covers: REL-172
+    #[test]
+    fn a_cd_drive_is_there_and_comes_first() {
+        let checked = Checked::of(&vm()).unwrap();
+        let empty = place(&Acceleration::Kvm);
+        let xml = domain(&checked, &empty).write().unwrap();
+        let read = Described::read(&xml).unwrap().unwrap();
+        assert_eq!(read.drive, Some(Drive { file: None, open: false }));
+        assert_eq!(read.disks.len(), 2, "it is no volume: {xml}");
+        assert!(!drive(None).write().unwrap().contains("cache"));
+        let full = Place { cd: Some("/pool/template-<x>".into()), ..empty };
+        let xml = domain(&checked, &full).write().unwrap();
+        let read = Described::read(&xml).unwrap().unwrap();
+        assert_eq!(read.drive, Some(Drive { file: Some("/pool/template-<x>".into()), open: false }));
+        let devices = Element::read(&xml).unwrap().get("devices").unwrap().clone();
+        let order = |device: &Element| device.get("boot")?.attribute("order").map(str::to_owned);
+        let first = devices.children.iter().find(|device| order(device).as_deref() == Some("1")).unwrap();
+        assert!(first.attribute("device") == Some("cdrom") && first.get("readonly").is_some(), "{xml}");
+        assert_eq!(devices.children.iter().filter_map(order).count(), 3, "drive, root and NIC");
+        let opened = xml.replace("dev=\"hdc\"", "dev=\"hdc\" tray=\"open\"");
+        assert!(Described::read(&opened).unwrap().unwrap().drive.unwrap().open);
     }
 
     #[test]

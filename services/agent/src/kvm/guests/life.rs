@@ -15,7 +15,7 @@ use contract_agent::{PowerReason, PowerState, RebootVm, StartVm, StopVm, VmState
 use libvirt::{
     CreateFlags, DestroyFlags, DomainRef, Event, EventKind, EventStream, RebootFlags, ShutdownFlags, XmlFlags,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -44,8 +44,9 @@ impl Guests {
         let files = vm.disks.iter().map(|disk| parts.storage.disk_file(&disk.pool, &disk.path));
         let files = files.collect::<Result<Vec<_>, _>>()?;
         self.check_container(&vm, &files)?;
+        let cd = vm.cd.as_ref().map(|cd| parts.storage.iso_file(&cd.pool, &cd.iso.to_string())).transpose()?;
         let wanted = Wanted { vm: &spec.uuid, pool: &vm.pool, epoch: vm.generation, take_over: order.take_over };
-        let started = self.start_taken(work, parts, &vm, wanted, (plugs, files)).await;
+        let started = self.start_taken(work, parts, &vm, wanted, (plugs, files, cd)).await;
         match &started {
             Ok(_) => self.clear_below(wanted.vm, wanted.pool, wanted.epoch),
             Err(_) => {
@@ -63,7 +64,7 @@ impl Guests {
         parts: &Parts,
         vm: &Checked,
         wanted: Wanted<'_>,
-        (plugs, files): (Vec<Plug>, Vec<DiskFile>),
+        (plugs, files, cd): (Vec<Plug>, Vec<DiskFile>, Option<PathBuf>),
     ) -> Result<Done, Failure> {
         let taken = self.take(work, wanted).await?;
         if self.adopt(vm, taken.tenure).await?.is_some() {
@@ -82,6 +83,7 @@ impl Guests {
             cpu_limits: self.cpu_groups(parts),
             plugs: plugs.iter().map(|plug| (plug.bridge.clone(), plug.mtu)).collect(),
             files,
+            cd,
         };
         let xml = match contained {
             Some(xml) => xml,
@@ -94,6 +96,7 @@ impl Guests {
             waits: false,
             nics: vm.nics.clone(),
             disks: Vec::new(),
+            drive: None,
             vnc: None,
         };
         let guest = Guest {

@@ -9,10 +9,11 @@
 //! | [`domain`], [`xml`] | domains written and read |
 //! | [`table`] | what is known of them |
 //! | [`daemon`], [`watch`] | lines to libvirt; what it tells |
-//! | [`life`], [`devices`], [`migrate`] | orders |
+//! | [`life`], [`devices`], [`nics`], [`cd`], [`migrate`] | orders |
 //! | [`container`] | what is different with containers |
 //! | [`process`] | QEMU seen from outside |
 
+mod cd;
 mod container;
 mod daemon;
 mod devices;
@@ -35,6 +36,7 @@ pub(super) use watch::look_at;
 
 use super::KvmOptions;
 use super::driver::{Parts, done};
+use super::storage::template_file;
 use crate::hypervisor::{Digest, Done, Failure, News, Work};
 use crate::lease::Areas;
 use contract::ApiError;
@@ -269,9 +271,18 @@ impl Guests {
         Ok(self.options.libvirt_root.join(socket.trim_start_matches('/')))
     }
 
-    /// A volume's bytes are a guest's as long as it is plugged in.
+    /// A volume's bytes are a guest's as long as it is plugged in, and an ISO's as long as it lies in a guest's drive.
     pub fn refuse_in_use(&self, volume: &str) -> Result<(), ApiError> {
         let table = self.table();
+        let iso = format!("/{}", template_file(volume));
+        let reads = |guest: &&Guest| {
+            let drive = guest.described.drive.as_ref().and_then(|drive| drive.file.as_deref());
+            drive.is_some_and(|file| file.ends_with(&iso))
+        };
+        if let Some(guest) = table.guests.values().find(reads) {
+            let text = format!("ISO {volume} is in the CD drive of VM {}, which runs on this host", guest.domain.name);
+            return Err(ApiError::in_use(text));
+        }
         let user = table
             .guests
             .values()

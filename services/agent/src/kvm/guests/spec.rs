@@ -5,7 +5,7 @@ use super::xml;
 use crate::lease::lease_pool;
 use aws_lc_rs::digest::{SHA256, digest};
 use contract::ApiError;
-use contract_agent::{VmNic, VmSpec};
+use contract_agent::{VmCd, VmNic, VmSpec};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -41,11 +41,30 @@ pub(super) struct Checked {
     pub nics: Vec<VmNic>,
     /// By device number.
     pub disks: Vec<Disk>,
+    /// What lies in its CD drive.
+    pub cd: Option<Cd>,
     pub generation: i64,
     /// The pool of its lease; empty: it has no disks.
     pub pool: String,
-    /// Of all that a domain is made of but its disks, which come and go.
+    /// Of all that a domain is made of but its disks and its CD, which come and go.
     pub digest: String,
+}
+
+/// An ISO to be put into a CD drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cd {
+    pub iso: Uuid,
+    pub pool: String,
+}
+
+impl Cd {
+    /// Checks an order.
+    ///
+    /// # Errors
+    /// 431 that says what is wrong.
+    pub fn of(cd: &VmCd) -> Result<Cd, ApiError> {
+        Ok(Cd { iso: uuid("ISO", &cd.iso_uuid)?, pool: uuid("pool", &cd.pool_uuid)?.to_string() })
+    }
 }
 
 /// A disk to plug in.
@@ -135,6 +154,7 @@ impl Checked {
             nic_model: nic_model(details.get("nicadapter").copied(), flavour)?,
             nics: nics(spec)?,
             disks: disks(spec, flavour, data)?,
+            cd: spec.cd.as_ref().map(Cd::of).transpose()?,
             generation: spec.generation,
             pool: match lease_pool(spec) {
                 "" => String::new(),
@@ -227,6 +247,7 @@ fn digest_of(spec: &VmSpec) -> String {
     let details: BTreeMap<&String, &String> = spec.details.iter().collect();
     let plain = VmSpec {
         disks: Vec::new(),
+        cd: None,
         details: Default::default(),
         user_data: None,
         ssh_public_key: None,
@@ -314,6 +335,8 @@ pub(super) mod tests {
             |vm| vm.disks[1].pool_uuid = "..".into(),
             |vm| drop(vm.details.insert("rootDiskController".into(), "floppy".into())),
             |vm| drop(vm.details.insert("nicAdapter".into(), "'x".into())),
+            |vm| vm.cd = Some(VmCd { iso_uuid: "../x".into(), pool_uuid: vm.disks[1].pool_uuid.clone() }),
+            |vm| vm.cd = Some(VmCd { iso_uuid: vm.uuid.clone(), pool_uuid: String::new() }),
         ];
         for (n, change) in bad.iter().enumerate() {
             let mut vm = vm();
@@ -348,6 +371,7 @@ pub(super) mod tests {
         let mut other = vm();
         other.disks.pop();
         other.user_data = Some("c2VjcmV0".into());
+        other.cd = Some(VmCd { iso_uuid: other.uuid.clone(), pool_uuid: other.disks[0].pool_uuid.clone() });
         for n in 0..20 {
             other.details.insert(format!("k{n}"), "v".into());
         }

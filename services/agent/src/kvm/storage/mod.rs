@@ -31,10 +31,12 @@ mod templates;
 mod tests;
 mod works;
 
+pub(super) use templates::file_of as template_file;
+
 use contract::ApiError;
 use contract_agent::{
-    DeleteDisk, DeleteImage, DiskList, DiskState, EnsureDisk, EnsurePool, FetchImage, ImagePiece, ImageState,
-    ListDisks, PoolFacts, ReadImage, ResizeDisk, StoreDisk,
+    DeleteDisk, DeleteImage, DiskList, DiskState, EnsureDisk, EnsureIso, EnsurePool, FetchImage, ImagePiece,
+    ImageState, ListDisks, PoolFacts, ReadImage, ResizeDisk, StoreDisk,
 };
 use images::{Format, QemuImg};
 use mounts::Mounts;
@@ -148,6 +150,25 @@ impl Storage {
     /// 431: the template is refused; 530: the file is another volume's; 534: the pool or the store doesn't answer.
     pub async fn ensure_disk(&self, order: &EnsureDisk) -> Result<DiskState, ApiError> {
         self.inner.do_ensure_disk(order).await
+    }
+
+    /// Makes sure that an ISO is on a pool, copied from its store once.
+    ///
+    /// # Errors
+    /// 431: the image is refused; 534: the pool or the store doesn't answer.
+    pub async fn ensure_iso(&self, order: &EnsureIso) -> Result<(), ApiError> {
+        let iso = order.iso.as_ref().ok_or_else(|| ApiError::param("there is no ISO to copy"))?;
+        let pool = self.inner.pools.reach(&order.pool_uuid).await?;
+        templates::ensure(&self.inner, &pool, iso).await.map(drop)
+    }
+
+    /// The file of an ISO that was put on a pool by [`Storage::ensure_iso`]: qcow2, and never written again. Blocks for as long
+    /// as the pool's file system does.
+    ///
+    /// # Errors
+    /// 431: no name of an ISO; 530: it isn't there; 534: the pool isn't there.
+    pub fn iso_file(&self, pool_uuid: &str, iso: &str) -> Result<PathBuf, ApiError> {
+        templates::find(&self.inner.pools, pool_uuid, iso)
     }
 
     /// Removes a volume's file. With `template-UUID` as path it removes a template's copy.

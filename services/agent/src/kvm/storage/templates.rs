@@ -1,5 +1,5 @@
 //! Templates on a pool: each is copied from its store once, whoever comes first, and is what the volumes made from it are
-//! based on.
+//! based on. ISOs are kept likewise: what lies in a CD drive is based on nothing, and nothing on it.
 //!
 //! The file is `template-UUID`, always qcow2 and never written again. Whoever makes a volume holds the template's lock with
 //! others; whoever copies or removes it holds it alone. The lock dies with its holder and holds off other hosts.
@@ -9,7 +9,7 @@ use super::disks::{DiskNote, all_notes, format, is_image};
 use super::errors::{foreign_error, image_error, io_error};
 use super::notes;
 use super::patience::{Held, How, LONG, SHORT, hold};
-use super::pools::Pool;
+use super::pools::{Pool, Pools};
 use contract::ApiError;
 use contract_agent::{ImageStore, TemplateSource};
 use images::{Format, Inspection, Origin, Rules};
@@ -28,7 +28,24 @@ pub(super) struct Base {
 }
 
 fn name_of(template: &str) -> Result<String, ApiError> {
-    Ok(format!("{TEMPLATE}{}", notes::plain(template)?))
+    Ok(file_of(notes::plain(template)?))
+}
+
+/// The name of the file that a template, or an ISO, has on a pool.
+pub(crate) fn file_of(template: &str) -> String {
+    format!("{TEMPLATE}{template}")
+}
+
+/// The file of an ISO that is on a pool. Blocks.
+pub(super) fn find(pools: &Pools, pool_uuid: &str, iso: &str) -> Result<PathBuf, ApiError> {
+    let name = name_of(iso)?;
+    let unknown = || ApiError::unavailable(format!("this host doesn't know pool {pool_uuid}"));
+    let pool = pools.get(pool_uuid).ok_or_else(unknown)?;
+    if !pool.is_there()? {
+        return Err(ApiError::unavailable(format!("pool {pool_uuid} isn't mounted on this host")));
+    }
+    let file = pool.file(&name);
+    if is_image(&file)? { Ok(file) } else { Err(ApiError::failed(format!("The pool has no ISO in a file {name}"))) }
 }
 
 /// Makes sure that a template is on a pool.

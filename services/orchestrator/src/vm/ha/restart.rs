@@ -108,6 +108,7 @@ async fn wanted(world: &VmWorld, vm: &VmRow, wish: &Wish) -> Result<Wanted, ApiE
     let offering = vm_order::offering_of_vm(db, vm.service_offering_id).await?;
     let mut wanted = boot::wanted(world, vm, &Constraints { tags: offering.host_tags, ..Constraints::default() });
     wanted.host = only;
+    wanted.in_need = true;
     if only.is_none()
         && let Some(tag) = wanted.without_tag.take()
     {

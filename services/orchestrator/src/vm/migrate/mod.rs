@@ -15,12 +15,12 @@ mod target;
 mod undo;
 
 use super::deploy::row;
-use super::{VmWorld, boot, view};
+use super::{VmWorld, approach, boot, view};
 use crate::affinity::binding;
 use crate::placement;
 use crate::store::placement as rows;
 use crate::store::vms::{self, VmRow};
-use crate::store::{moves, vm_order};
+use crate::store::{moves, occupancy, vm_order};
 use contract::ApiError;
 use contract_agent::{Command, StopVm, command};
 use contract_network::MoveNicsRequest;
@@ -118,8 +118,13 @@ impl Job for Migrate {
         let Way { source, host, generation, .. } = way;
 
         let nics = MoveNicsRequest { vm_id: vm.id, host_id: host, stays_on: None };
-        let disks =
-            VmDisksRequest { vm_id: vm.id, host_id: Some(host), cluster_id: Some(way.cluster), pod_id: Some(way.pod) };
+        let disks = VmDisksRequest {
+            vm_id: vm.id,
+            host_id: Some(host),
+            cluster_id: Some(way.cluster),
+            pod_id: Some(way.pod),
+            iso_id: vm.iso_id,
+        };
         let (nics, disks) = tokio::try_join!(
             ctx.call("nics", Some(Undo::Nics { source, host }), |call| {
                 let (mut client, request) = (world.attachments(), call.request(nics));
@@ -130,7 +135,7 @@ impl Job for Migrate {
                 async move { client.prepare(request).await }
             }),
         )?;
-        let spec = boot::spec(&vm, guest, generation, &nics.nics, &disks.disks);
+        let spec = boot::spec(&vm, guest, generation, &nics.nics, &disks);
         let road = Road::new(&world, &ctx, &vm, &way);
         let offer = road.begin().await?;
         let place = road.prepare(spec.clone(), offer).await?;
@@ -198,9 +203,21 @@ async fn place(world: &VmWorld, tx: &mut Tx, vm: &VmRow, target: &Result<Target,
     if !rows::take(tx, target.host, amount, None).await? {
         return Err(target.too_full());
     }
+    // A VM that has its host for its account only has the new one so, too, unless the administrator mixes them (IAM-074).
+    let (account, since) = (now.owner.account_id, approach::since(&world.node.settings));
+    let keeps = approach::is_strict(world, tx, &now).await?
+        && occupancy::is_alone(tx, vm.id, target.host, account, since).await?;
+    if keeps {
+        rows::keep(tx, target.host, account).await?;
+    }
     moves::hold(tx, vm.id, target.host, amount).await?;
     let (index, host) = (world.index.clone(), target.host);
-    tx.after_commit(move || index.took(host, amount));
+    tx.after_commit(move || {
+        index.took(host, amount);
+        if keeps {
+            index.kept(host, account);
+        }
+    });
     let generation = vms::promise(tx, vm.id).await?;
     let Target { host, cluster, pod, .. } = target;
     Ok(Way { source, from: now.generation, host, cluster, pod, generation })

@@ -171,6 +171,7 @@ mod tests {
             host_id: None,
             last_host_id: None,
             template_id: 1,
+            iso_id: None,
             os_type_id: None,
             hypervisor: hypervisor.into(),
             service_offering_id: 1,

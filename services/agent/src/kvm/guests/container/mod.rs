@@ -96,6 +96,9 @@ impl Guests {
             return Ok(());
         }
         xml::root_of(vm)?;
+        if vm.cd.is_some() {
+            return Err(ApiError::unsupported("A CD drive isn't possible with containers (LXC)"));
+        }
         match files {
             [file] if file.format == Format::Raw => Ok(()),
             _ => Err(ApiError::unsupported("A container's ROOT disk is a raw image that is made from a TAR template")),

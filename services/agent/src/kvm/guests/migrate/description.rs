@@ -58,6 +58,11 @@ fn plug_in(devices: &mut Element, vm: &Checked, place: &Place<'_>) -> Result<(),
                 device.children.retain(|child| child.name != "mtu" && child.name != "target");
                 device.children.extend(mtu.map(|bytes| Element::new("mtu").with("size", bytes)));
             }
+            // What is ordered lies in it, as the guest has it.
+            "disk" if name == domain::DRIVE => {
+                device.children.retain(|child| !["driver", "source", "backingStore"].contains(&child.name.as_str()));
+                drop(device.children.splice(0..0, domain::medium(place.cd.as_deref())));
+            }
             "disk" => {
                 let mut files = vm.disks.iter().zip(&place.files);
                 let Some((_, file)) = files.find(|(disk, _)| disk.volume.to_string() == name) else {
@@ -74,6 +79,9 @@ fn plug_in(devices: &mut Element, vm: &Checked, place: &Place<'_>) -> Result<(),
             _ => continue,
         }
         found.insert(name);
+    }
+    if vm.cd.is_some() && !found.contains(domain::DRIVE) {
+        return Err(refused("it has no CD drive, and a CD was ordered: stop it and start it to have one"));
     }
     let ordered = vm.nics.iter().map(|nic| nic.uuid.clone()).chain(vm.disks.iter().map(|disk| disk.volume.to_string()));
     match ordered.into_iter().find(|device| !found.contains(device)) {
@@ -104,6 +112,7 @@ mod tests {
             cpu_limits: Some(CpuGroups { unified: true, host_mhz: 2000, host_cpus: 4 }),
             plugs: vec![(bridge.into(), Some(1450))],
             files: vec![file("root"), file("data")],
+            cd: None,
         }
     }
 
@@ -115,6 +124,12 @@ mod tests {
         spec.generation += 1;
         let ordered = Checked::of(&spec).unwrap();
         let here = place(&Acceleration::Kvm, "brhere", "/here");
+        let with_cd = Place { cd: Some("/there/iso".into()), ..place(&Acceleration::Kvm, "brthere", "/there") };
+        let loaded = domain::domain(&offered, &with_cd).write().unwrap();
+        let there = |xml: &str| Described::read(xml).unwrap().unwrap().drive.unwrap().file;
+        let with_cd = Place { cd: Some("/here/iso".into()), ..place(&Acceleration::Kvm, "brhere", "/here") };
+        assert_eq!(there(&arriving(&loaded, &ordered, &with_cd, true).unwrap()).as_deref(), Some("/here/iso"));
+        assert_eq!(there(&arriving(&loaded, &ordered, &here, true).unwrap()), None);
         let xml = arriving(&offer, &ordered, &here, true).unwrap();
         let described = Described::read(&xml).unwrap().unwrap();
         assert!(described.waits);

@@ -104,12 +104,14 @@ impl Guests {
             plugs.push(parts.network.plug(nic).await?);
         }
         let files = vm.disks.iter().map(|disk| parts.storage.disk_file(&disk.pool, &disk.path));
+        let cd = vm.cd.as_ref().map(|cd| parts.storage.iso_file(&cd.pool, &cd.iso.to_string()));
         let place = Place {
             acceleration: &parts.acceleration,
             cpu_model: self.options.cpu_model.as_deref(),
             cpu_limits: self.cpu_groups(parts),
             plugs: plugs.iter().map(|plug| (plug.bridge.clone(), plug.mtu)).collect(),
             files: files.collect::<Result<Vec<_>, _>>()?,
+            cd: cd.transpose()?,
         };
         let xml = arriving(&order.domain, vm, &place, order.take_cpu_as_is)?;
         self.table().guests.insert(key.clone(), waiting(vm));
@@ -324,6 +326,7 @@ fn waiting(vm: &Checked) -> Guest {
         waits: true,
         nics: vm.nics.clone(),
         disks: Vec::new(),
+        drive: None,
         vnc: None,
     };
     Guest {
