@@ -1,5 +1,6 @@
 //! ISOs, as virtual machines see them, and which of them lies in a machine's CD drive. ISOs themselves are the storage service's.
 
+use super::vm_order::Access;
 use model::Owner;
 use store::{Db, Result, Row, Sql, Tx, now_micros};
 
@@ -17,10 +18,6 @@ pub struct IsoFacts {
     /// Whether the owner of the machine may use it.
     pub admitted: bool,
 }
-
-/// Account types that administer (enums.json).
-const ADMIN: i64 = 1;
-const DOMAIN_ADMIN: i64 = 2;
 
 /// An ISO as seen by a machine of `owner` in a zone. None: there is none with this number.
 pub async fn find(db: &Db, id: i64, zone: i64, owner: &Owner) -> Result<Option<IsoFacts>> {
@@ -42,19 +39,19 @@ pub async fn find(db: &Db, id: i64, zone: i64, owner: &Owner) -> Result<Option<I
 }
 
 fn read(r: &Row, owner: &Owner) -> Result<IsoFacts> {
-    let own = r.get::<i64>("account_id")? == owner.account_id;
-    let below = r.get::<String>("domain_path")?.starts_with(&owner.domain_path);
-    let administers = match r.get::<Option<i64>>("owner_type")? {
-        Some(ADMIN) => true,
-        Some(DOMAIN_ADMIN) => below,
-        _ => false,
+    let access = Access {
+        public: r.get("is_public")?,
+        shared: r.get("shared")?,
+        account: r.get("account_id")?,
+        domain_path: r.get("domain_path")?,
+        user_type: r.get("owner_type")?,
     };
     Ok(IsoFacts {
         uuid: r.get("uuid")?,
         name: r.get("name")?,
         offered: r.get("offered")?,
         ready: r.get("ready")?,
-        admitted: own || administers || r.get::<bool>("is_public")? || r.get::<bool>("shared")?,
+        admitted: access.admits(owner),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What of a VM changes when another account gets it. Volumes and NICs are written by their services.
 
+use super::vm_order::Access;
 use ::store::{Db, Result, Row, Sql, Tx, now_micros};
 use model::Owner;
 
@@ -74,14 +75,14 @@ pub async fn may_use_template(db: &Db, template: i64, owner: &Owner) -> Result<b
          AND s.account_id = a.id) FROM templates t JOIN accounts a ON a.id = ? WHERE t.id = ?",
     );
     let Some(r) = db.optional(sql.bind(owner.account_id).bind(template)).await? else { return Ok(false) };
-    let (public, account, path): (bool, i64, String) = (r.at(0)?, r.at(1)?, r.at(2)?);
-    let (kind, shared): (i64, i64) = (r.at(3)?, r.at(4)?);
-    let administers = match kind {
-        1 => true,
-        2 => path.starts_with(&owner.domain_path),
-        _ => false,
+    let access = Access {
+        public: r.at(0)?,
+        account: r.at(1)?,
+        domain_path: r.at(2)?,
+        user_type: r.at(3)?,
+        shared: r.at::<i64>(4)? > 0,
     };
-    Ok(public || account == owner.account_id || shared > 0 || administers)
+    Ok(access.admits(owner))
 }
 
 /// The network of a VM's default NIC, if that is a shared one of a domain: several accounts are in it.

@@ -157,6 +157,37 @@ impl TemplateFacts {
     }
 }
 
+/// Account types that administer (enums.json).
+const ADMIN: i64 = 1;
+const DOMAIN_ADMIN: i64 = 2;
+
+/// What decides whether an account may use a template or an ISO.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// It is everybody's.
+    pub public: bool,
+    /// It was shared with the account.
+    pub shared: bool,
+    /// Whose it is.
+    pub account: i64,
+    /// Id path of that one's domain.
+    pub domain_path: String,
+    /// Type of the account that would use it; none: it isn't there.
+    pub user_type: Option<i64>,
+}
+
+impl Access {
+    /// Everybody's, its own, one that was shared with it, or one within its reach as an administrator.
+    pub fn admits(&self, owner: &Owner) -> bool {
+        let administers = match self.user_type {
+            Some(ADMIN) => true,
+            Some(DOMAIN_ADMIN) => self.domain_path.starts_with(&owner.domain_path),
+            _ => false,
+        };
+        self.public || self.shared || self.account == owner.account_id || administers
+    }
+}
+
 /// Reads a living template as seen in a zone.
 pub async fn template(db: &Db, id: i64, zone: i64) -> Result<Option<TemplateFacts>> {
     let sql = Sql::new(

@@ -5,6 +5,7 @@ use crate::store::vms;
 use contract::ApiError;
 use contract_agent::{Command, PowerState, StopVm, VmState as Reported, command};
 use futures::StreamExt as _;
+use jobs::UndoCx;
 use prost::Message as _;
 use std::time::Duration;
 
@@ -34,6 +35,31 @@ pub async fn collect(world: VmWorld) {
         };
         futures::stream::iter(debtors).for_each_concurrent(AT_ONCE, pay).await;
     }
+}
+
+/// Has a host take back what a step had it do to a VM; one that is away owes it.
+///
+/// # Errors
+/// Those of the host and of the database.
+pub async fn undo_or_owe(
+    world: &VmWorld,
+    host: i64,
+    vm_uuid: &str,
+    body: command::Body,
+    cx: &UndoCx,
+) -> Result<(), ApiError> {
+    if crate::store::placement::is_up(&world.node.db, host).await? {
+        return cx
+            .call(|call| {
+                let (world, body) = (world.clone(), body.clone());
+                async move { world.on_host(host, Some(call.key()), true, body).await }
+            })
+            .await
+            .map(drop);
+    }
+    let debt = world.node.db.next_id("host_debt").await?;
+    let encoded = Command { body: Some(body) }.encode_to_vec();
+    jobs::undo_step!(cx, |tx| Ok::<_, ApiError>(vms::owe(tx, debt, host, vm_uuid, encoded.clone()).await?)).await
 }
 
 /// Has a host do what it owes, the oldest first. Then it takes VMs again.

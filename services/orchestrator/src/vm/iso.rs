@@ -5,15 +5,14 @@
 
 use super::deploy::row;
 use super::nic::Running;
-use super::{VmWorld, boot, view};
+use super::{VmWorld, boot, debts, view};
 use crate::store::isos::{self, IsoFacts};
 use crate::store::vms::{self, VmRow};
 use contract::ApiError;
-use contract_agent::{ChangeCd, Command, VmCd, command};
+use contract_agent::{ChangeCd, VmCd, command};
 use contract_storage::VmDisksRequest;
 use jobs::{AbortCx, Claim, Ctx, Finished, Job, NO_UNDO, UndoCx};
 use model::state::VmState;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use store::Tx;
@@ -195,7 +194,7 @@ impl Job for ChangeIso {
                 let vm = row(&world, self.vm).await?;
                 let cd = cd.map(|(iso_uuid, pool_uuid)| VmCd { iso_uuid, pool_uuid });
                 let order = ChangeCd { vm_uuid: vm.uuid.clone(), generation: at.generation, cd, lenient: true };
-                put_back(&world, order, at.host, &cx).await
+                debts::undo_or_owe(&world, at.host, &vm.uuid, command::Body::ChangeCd(order), &cx).await
             }
         }
     }
@@ -203,24 +202,6 @@ impl Job for ChangeIso {
     async fn abort(self, _world: Arc<VmWorld>, _error: &ApiError, _tx: &mut Tx, _cx: &AbortCx) -> Result<(), ApiError> {
         Ok(()) // the undo of its first step did all
     }
-}
-
-/// Puts back what lay in the drive; a host that is away owes it.
-async fn put_back(world: &VmWorld, order: ChangeCd, host: i64, cx: &UndoCx) -> Result<(), ApiError> {
-    let vm_uuid = order.vm_uuid.clone();
-    let body = command::Body::ChangeCd(order);
-    if crate::store::placement::is_up(&world.node.db, host).await? {
-        return cx
-            .call(|call| {
-                let (world, body) = (world.clone(), body.clone());
-                async move { world.on_host(host, Some(call.key()), true, body).await }
-            })
-            .await
-            .map(drop);
-    }
-    let debt = world.node.db.next_id("host_debt").await?;
-    let encoded = Command { body: Some(body) }.encode_to_vec();
-    jobs::undo_step!(cx, |tx| Ok::<_, ApiError>(vms::owe(tx, debt, host, &vm_uuid, encoded.clone()).await?)).await
 }
 
 #[cfg(test)]

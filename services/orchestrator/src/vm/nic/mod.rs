@@ -8,13 +8,12 @@ pub use add::{AddNic, another_nic};
 pub use default::DefaultNic;
 pub use remove::{RemoveNic, refusal};
 
-use super::{VmWorld, view};
+use super::{VmWorld, debts, view};
 use crate::store::vms;
 use contract::ApiError;
-use contract_agent::{Command, UnplugNic, command};
+use contract_agent::{UnplugNic, command};
 use jobs::UndoCx;
 use model::state::VmState;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use store::Tx;
 
@@ -49,20 +48,8 @@ pub fn wrong_state(vm: &vms::VmRow, state: VmState) -> ApiError {
     ))
 }
 
-/// Takes a plugged NIC back; a host that is away owes it.
+/// Takes a plugged NIC back.
 async fn unplug(world: &VmWorld, order: UnplugNic, host: i64, cx: &UndoCx) -> Result<(), ApiError> {
     let vm_uuid = order.vm_uuid.clone();
-    let body = command::Body::UnplugNic(order);
-    if crate::store::placement::is_up(&world.node.db, host).await? {
-        return cx
-            .call(|call| {
-                let (world, body) = (world.clone(), body.clone());
-                async move { world.on_host(host, Some(call.key()), true, body).await }
-            })
-            .await
-            .map(drop);
-    }
-    let debt = world.node.db.next_id("host_debt").await?;
-    let encoded = Command { body: Some(body) }.encode_to_vec();
-    jobs::undo_step!(cx, |tx| Ok::<_, ApiError>(vms::owe(tx, debt, host, &vm_uuid, encoded.clone()).await?)).await
+    debts::undo_or_owe(world, host, &vm_uuid, command::Body::UnplugNic(order), cx).await
 }
